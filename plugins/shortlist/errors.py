@@ -1,0 +1,59 @@
+"""Named errors. Every message says what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class ShortlistError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class SettingsError(ShortlistError):
+    """A settings file has an unknown key, a bad value or does not parse."""
+
+
+class InputError(ShortlistError):
+    """An input file is missing, empty, unreadable, still growing or lacks a column."""
+
+
+class RejectedRowsError(ShortlistError):
+    """More rows were rejected than `[interactions].max_rejected_share` allows."""
+
+
+class EmptyInteractionsError(ShortlistError):
+    """There is nothing to train on, or nothing left on one side of the time split."""
+
+
+class NothingToDoError(ShortlistError):
+    """A normal day without work: the task is skipped with this reason, not failed."""
+
+
+class ModelVersionError(ShortlistError):
+    """A model version is missing, incomplete, corrupt or made from other data."""
+
+
+class RankerError(ShortlistError):
+    """The ranker cannot be trained or applied: one class, ungrouped rows, wrong features."""
+
+
+class AuditError(ShortlistError):
+    """A loaded generation breaks a rule and was not published."""
+
+
+class GateRefusedError(ShortlistError):
+    """The challenger is worse than what it would replace; what is served stays."""
+
+
+class PublishError(ShortlistError):
+    """A generation cannot be loaded, published or rolled back in its present state."""
+
+
+class DatabaseUnavailableError(ShortlistError):
+    """PostgreSQL cannot be reached or refuses the login."""
+
+
+class MessageError(ShortlistError):
+    """A notification could not be delivered. Never holds the bot token."""
+
+
+class SetupError(ShortlistError):
+    """The machine lacks something the embedded mode needs (Java, a port, disk, a Python version)."""

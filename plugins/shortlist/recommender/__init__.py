@@ -1,0 +1,1 @@
+"""The science: no input or output."""

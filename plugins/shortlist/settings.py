@@ -1,0 +1,299 @@
+"""Typed settings, one frozen dataclass per concern, read from `config/pipeline.toml` and checked when built."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from shortlist.errors import SettingsError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ColumnSettings:
+    """Names of the columns in the user's files. `None`: the file has no such column."""
+
+    user: str = "user_id"
+    item: str = "item_id"
+    time: str = "time"
+    weight: str | None = None
+    event: str | None = None
+    title: str | None = None
+    category: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class InputSettings:
+    """Where the interactions lie and how to read them.
+
+    Attributes:
+        path: A file, folder or glob, relative to the project or absolute or a URL such as `s3://…`.
+        format: `auto` decides by the file name.
+        timezone: IANA name; of times that carry no zone of their own.
+        delimiter: Of CSV files.
+        encoding: Of CSV and JSON lines files, a name Spark knows.
+        multiline: Quoted CSV fields may hold line breaks. `False` lets Spark split one large file between cores.
+    """
+
+    path: str = "sample_data/online_retail.parquet"
+    format: Literal["auto", "parquet", "csv", "jsonl", "netflix"] = "auto"
+    timezone: str = "UTC"
+    delimiter: str = ","
+    encoding: str = "UTF-8"
+    multiline: bool = True
+    columns: ColumnSettings = field(default_factory=ColumnSettings)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CatalogueSettings:
+    """An optional file with one row an item: titles, categories (several joined by `|`), availability."""
+
+    path: str | None = None
+    item: str = "item_id"
+    title: str | None = None
+    category: str | None = None
+    available: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CancellationSettings:
+    """Rows whose `column` matches the regular expression `pattern` take their amount back."""
+
+    column: str
+    pattern: str
+
+
+@dataclass(frozen=True, config=_STRICT)
+class InteractionSettings:
+    """What a valid interaction is and how much it counts."""
+
+    time_format: str = "auto"
+    min_weight: float = 0.0
+    max_weight: float = 1e6
+    event_weights: dict[str, float] = field(default_factory=dict)
+    item_pattern: str | None = None
+    cancellation: CancellationSettings | None = None
+    repeated: Literal["sum", "last"] = "sum"
+    weight_transform: Literal["log", "raw", "one"] = "log"
+    tolerated: tuple[str, ...] = ("duplicate",)
+    max_rejected_share: float = Field(default=0.05, ge=0, le=1)
+    earliest: str = "1990-01-01"
+    max_id_length: int = Field(default=256, ge=1, le=600)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ItemSettings:
+    """Which items may be recommended. `available_within_days` = 0: no matter when they were last taken."""
+
+    available_within_days: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SplitSettings:
+    """Shares of the interactions, by time, or the exact start of the windows (`YYYY-MM-DDTHH:MM:SS`, UTC)."""
+
+    target_share: float = Field(default=0.1, gt=0, lt=0.5)
+    test_share: float = Field(default=0.1, gt=0, lt=0.5)
+    target_from: str | None = None
+    test_from: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class AlsSettings:
+    """Implicit-feedback ALS (Hu, Koren, Volinsky 2008); confidence = 1 + alpha · weight."""
+
+    rank: int = Field(default=64, ge=1, le=1024)
+    iterations: int = Field(default=10, ge=1)
+    regularization: float = Field(default=0.1, gt=0)
+    alpha: float = Field(default=10.0, gt=0)
+    seed: int = 42
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SimilaritySettings:
+    """Item to item by shrunk cosine of co-occurrence."""
+
+    history: int = Field(default=100, ge=2)
+    neighbours: int = Field(default=100, ge=1)
+    shrinkage: float = Field(default=10.0, ge=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CandidateSettings:
+    """How many items each source proposes to a user, before they are merged."""
+
+    als: int = Field(default=100, ge=1)
+    similar: int = Field(default=100, ge=1)
+    popular: int = Field(default=50, ge=1)
+    popular_window_days: int = Field(default=30, ge=1)
+    train_users: int = Field(default=20_000, ge=1)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RankerSettings:
+    """CatBoost ranker."""
+
+    iterations: int = Field(default=500, ge=1)
+    learning_rate: float = Field(default=0.05, gt=0, le=1)
+    depth: int = Field(default=6, ge=1, le=12)
+    early_stopping_rounds: int = Field(default=50, ge=1)
+    loss: Literal["YetiRank", "QuerySoftMax", "QueryRMSE", "Logloss"] = "YetiRank"
+    seed: int = 42
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluationSettings:
+    """Cut-offs of the metrics and the bootstrap of their intervals."""
+
+    k: tuple[int, ...] = (5, 10, 20)
+    bootstrap_samples: int = Field(default=1000, ge=100)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    seed: int = 42
+
+
+@dataclass(frozen=True, config=_STRICT)
+class GateSettings:
+    """Publish only if the lower bound of the difference in NDCG@10 is not below `-tolerance`."""
+
+    tolerance: float = Field(default=0.01, ge=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PublishSettings:
+    """What is published: list lengths, repeats, how many generations stay for a roll-back."""
+
+    k: int = Field(default=20, ge=1, le=1000)
+    default_recs: int = Field(default=100, ge=1)
+    online_recs: int = Field(default=20, ge=1)
+    allow_repeats: bool = False
+    keep_generations: int = Field(default=3, ge=1)
+
+    @model_validator(mode="after")
+    def _defaults_fill_every_list(self) -> PublishSettings:
+        if self.default_recs < self.k:
+            raise ValueError(f"default_recs = {self.default_recs} must be at least k = {self.k}")
+        return self
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PathSettings:
+    """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`."""
+
+    root: str = str(PROJECT_ROOT)
+
+    @property
+    def raw(self) -> str:
+        """Files a user drops in."""
+        return f"{self.root}/data/raw"
+
+    @property
+    def processed(self) -> str:
+        """Everything `spark_etl` and `create_futures` write."""
+        return f"{self.root}/data/processed"
+
+    @property
+    def train(self) -> str:
+        """Interactions before the test window, Parquet."""
+        return f"{self.processed}/parquet/train"
+
+    @property
+    def test(self) -> str:
+        """Interactions of the test window, Parquet."""
+        return f"{self.processed}/parquet/test"
+
+    @property
+    def items(self) -> str:
+        """The catalogue, Parquet."""
+        return f"{self.processed}/parquet/items"
+
+    @property
+    def quarantine(self) -> str:
+        """Rejected rows with reason and position, Parquet."""
+        return f"{self.processed}/parquet/quarantine"
+
+    @property
+    def etl_report(self) -> str:
+        """Counts, cuts and fingerprint of the last `spark_etl`, JSON."""
+        return f"{self.processed}/etl.json"
+
+    @property
+    def futures(self) -> str:
+        """Pairs without a rating, CSV `user_id,item_id,time`."""
+        return f"{self.processed}/future.csv"
+
+    @property
+    def model_versions(self) -> str:
+        """Folder of the stage-one versions."""
+        return f"{self.root}/models/artifacts"
+
+    @property
+    def rankers(self) -> str:
+        """Folder of the ranker versions."""
+        return f"{self.root}/models/rankers"
+
+    @property
+    def hand_over(self) -> str:
+        """Files on their way into the database."""
+        return f"{self.root}/postgres_data"
+
+    @property
+    def reports(self) -> str:
+        """One folder a run, each with `index.html`."""
+        return f"{self.root}/reports"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Settings:
+    """Everything in `config/pipeline.toml`."""
+
+    input: InputSettings = field(default_factory=InputSettings)
+    catalogue: CatalogueSettings = field(default_factory=CatalogueSettings)
+    interactions: InteractionSettings = field(default_factory=InteractionSettings)
+    items: ItemSettings = field(default_factory=ItemSettings)
+    split: SplitSettings = field(default_factory=SplitSettings)
+    als: AlsSettings = field(default_factory=AlsSettings)
+    similarity: SimilaritySettings = field(default_factory=SimilaritySettings)
+    candidates: CandidateSettings = field(default_factory=CandidateSettings)
+    ranker: RankerSettings = field(default_factory=RankerSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    gate: GateSettings = field(default_factory=GateSettings)
+    publish: PublishSettings = field(default_factory=PublishSettings)
+    paths: PathSettings = field(default_factory=PathSettings)
+
+
+def load_settings(path: str | None = None) -> Settings:
+    """Read and check the settings.
+
+    The file is `path`, else `$SHORTLIST_CONFIG`, else `config/pipeline.toml`. `$SHORTLIST_INPUT` replaces
+    `[input].path`; `$DATA_ROOT` replaces the root of all folders.
+
+    Raises:
+        SettingsError: Naming the file and each key that is unknown or wrong.
+    """
+    file = Path(path or os.environ.get("SHORTLIST_CONFIG") or PROJECT_ROOT / "config" / "pipeline.toml")
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"no settings file at {file}: copy config/pipeline.toml there") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}") from error
+    if source := os.environ.get("SHORTLIST_INPUT"):
+        values["input"] = {**values.get("input", {}), "path": source}
+    if root := os.environ.get("DATA_ROOT"):
+        values["paths"] = {"root": root.rstrip("/")}
+    try:
+        return TypeAdapter(Settings).validate_python(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"[{'.'.join(str(part) for part in problem['loc'])}] {problem['msg']}" for problem in error.errors()
+        )
+        raise SettingsError(f"{file}: {problems}") from None

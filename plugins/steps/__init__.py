@@ -1,0 +1,1 @@
+"""What a task calls: one module per pipeline step."""
