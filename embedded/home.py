@@ -1,0 +1,171 @@
+"""The home of the embedded Airflow: one hidden folder with its settings, secrets, metadata and scratch space."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from shortlist.errors import SetupError
+
+PROJECT = Path(__file__).resolve().parents[1]
+MINIMUM_DISK_BYTES = 3 * 1024**3
+
+# Variables of another Airflow, Spark or Python set-up would lead tasks there.
+_FOREIGN = ("AIRFLOW__", "AIRFLOW_CONFIG", "SPARK_HOME", "SPARK_CONF_DIR", "SPARK_MASTER", "PYSPARK_", "PYTHONPATH")
+
+_SPARK_DEFAULTS = """\
+spark.driver.memory {memory}m
+spark.sql.warehouse.dir {folder}/warehouse
+spark.ui.enabled false
+spark.ui.showConsoleProgress false
+"""
+
+_SPARK_LOGGING = """\
+rootLogger.level = warn
+rootLogger.appenderRef.file.ref = file
+appender.file.type = File
+appender.file.name = file
+appender.file.fileName = {log}
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d{{yyyy-MM-dd HH:mm:ss}} %p %c{{1}}: %m%n%ex
+"""
+
+
+def home_folder() -> Path:
+    """Return the folder of the embedded home: `$SHORTLIST_HOME`, else `.airflow` in the project."""
+    return Path(os.environ.get("SHORTLIST_HOME") or PROJECT / ".airflow").absolute()
+
+
+def prepare(home: Path, logs: Path) -> None:
+    """Create the folders, the Spark settings and, once, the secrets.
+
+    Raises:
+        SetupError: If the disk is nearly full or a folder cannot be written.
+    """
+    try:
+        for folder in (home, logs, home / "spark" / "scratch"):
+            folder.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o700)
+        (home / "spark" / "spark-defaults.conf").write_text(
+            _SPARK_DEFAULTS.format(memory=driver_megabytes(), folder=home / "spark"), encoding="utf-8"
+        )
+        (home / "spark" / "log4j2.properties").write_text(
+            _SPARK_LOGGING.format(log=logs / "spark.log"), encoding="utf-8"
+        )
+        _write_secrets(home)
+    except OSError as error:
+        raise SetupError(
+            f"{error.filename or home} cannot be written ({error.strerror}): give this user the right to write to"
+            " the project's folder, or move the project to a folder of yours."
+        ) from error
+    free = shutil.disk_usage(home).free
+    if free < MINIMUM_DISK_BYTES:
+        raise SetupError(
+            f"Only {free / 1024**3:.1f} GiB are free on the disk of {home}: at least"
+            f" {MINIMUM_DISK_BYTES / 1024**3:.0f} GiB are needed. `make clean` removes what earlier runs made."
+        )
+
+
+def environment(home: Path, logs: Path, *, java_home: Path, database_url: str, api_port: int = 8080) -> dict[str, str]:
+    """Return the whole environment of a process that runs DAGs or Airflow's servers.
+
+    Args:
+        home: Folder prepared by `prepare`.
+        logs: Folder for everything that is not for the screen.
+        java_home: From `embedded.java.choose_java`.
+        database_url: Of the database that recommendations are published to; holds its password.
+        api_port: Of Airflow's UI.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    base_url = f"http://localhost:{api_port}"
+    return kept | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs / "airflow"),
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+        "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "steps=INFO shortlist=INFO",
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(api_port),
+        "AIRFLOW__API__BASE_URL": base_url,
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{base_url}/execution/",
+        "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps({"conn_type": "spark", "host": "local[*]"}),
+        "RECS_DATABASE_URL": database_url,
+        "JAVA_HOME": str(java_home),
+        "SPARK_CONF_DIR": str(home / "spark"),
+        "SPARK_LOCAL_DIRS": str(home / "spark" / "scratch"),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYSPARK_PYTHON": sys.executable,
+        "PYTHONPATH": str(PROJECT / "plugins"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
+
+
+def create_metadata() -> None:
+    """Create or upgrade Airflow's own tables. The environment must be set before Airflow is first imported."""
+    from airflow.utils import db
+
+    db.initdb()
+
+
+def admin_password(home: Path) -> str:
+    """Return the password of the UI's user `admin`."""
+    return str(json.loads((home / "simple_auth_manager_passwords.json.generated").read_text(encoding="utf-8"))["admin"])
+
+
+def check_port(port: int) -> None:
+    """Make sure that a server can listen on this port.
+
+    Raises:
+        SetupError: If another program listens there, or the number is no port.
+    """
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        raise SetupError(
+            f"Port {port} cannot be used ({getattr(error, 'strerror', None) or error}): stop the program that listens"
+            f" there, or choose another port, for example `make ui PORT={port % 60000 + 1001}`."
+        ) from error
+
+
+def driver_megabytes() -> int:
+    """Return the memory of the Spark driver: a third of the machine's, between 1 and 3 GiB."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024**2
+    return min(3072, max(1024, total // 3))
+
+
+def _write_secrets(home: Path) -> None:
+    """Airflow reads `airflow.cfg` in its home; everything that is no secret comes from the environment."""
+    from cryptography.fernet import Fernet
+
+    _write_private(
+        home / "airflow.cfg",
+        f"[core]\nfernet_key = {Fernet.generate_key().decode()}\n\n"
+        f"[api]\nsecret_key = {secrets.token_urlsafe(64)}\n\n"
+        f"[api_auth]\njwt_secret = {secrets.token_urlsafe(64)}\n",
+    )
+    _write_private(
+        home / "simple_auth_manager_passwords.json.generated", json.dumps({"admin": secrets.token_urlsafe(12)})
+    )
+
+
+def _write_private(file: Path, content: str) -> None:
+    """Write a file only its owner can read, unless it is there."""
+    if file.exists():
+        return
+    temporary = file.with_name(f"{file.name}.tmp")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(content)
+    temporary.rename(file)
