@@ -1,0 +1,18 @@
+"""What the DAGs write, as Airflow assets: a DAG of one's own can be scheduled on any of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from airflow.sdk import Asset
+
+INTERACTIONS: Final = Asset(name="interactions", uri="shortlist://files/interactions")
+FUTURES: Final = Asset(name="futures", uri="shortlist://files/futures")
+MODEL_VERSION: Final = Asset(name="model_version", uri="shortlist://models/recommender")
+RANKER_VERSION: Final = Asset(name="ranker_version", uri="shortlist://models/ranker")
+HAND_OVER: Final = Asset(name="hand_over", uri="shortlist://files/hand_over")
+
+
+def served(dataset: str) -> Asset:
+    """Return the asset of a table that readers see, such as `default_recs`."""
+    return Asset(name=dataset, uri=f"shortlist://served/{dataset}")

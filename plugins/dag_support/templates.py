@@ -1,0 +1,12 @@
+"""Jinja strings for the arguments of steps.
+
+All stand on `run_after`: `ds`, `ts` and `logical_date` are missing from a manual run that has no logical date.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+RUN_AFTER: Final = "{{ dag_run.run_after.isoformat() }}"
+RUN_KEY: Final = "{{ dag_run.dag_id }}/{{ run_id }}"
+VERSION: Final = "version_{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"
