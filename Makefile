@@ -19,8 +19,8 @@ demo: setup ## Run all DAGs and show recommendations. DATA=path for your own fil
 ui: setup ## Start the Airflow UI on the same tables and DAGs. PORT=8080
 	@$(RUN) ui $(if $(PORT),--port "$(PORT)")
 
-stop: setup ## Stop what `make ui` or an interrupted command left running
-	@$(RUN) stop
+stop: ## Stop what `make ui` or an interrupted command left running
+	@if [ -x .venv/bin/python ]; then $(RUN) stop; fi
 
 validate: setup ## Check a file against the settings without writing anything. FILE=path, CONFIG=file.toml
 	@$(RUN) validate "$(FILE)" $(if $(CONFIG),--config "$(CONFIG)")
@@ -43,7 +43,6 @@ lock: setup ## Resolve requirements-*.txt anew into requirements.lock
 	@.bootstrap/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--upgrade --output-file requirements.lock requirements-airflow.txt requirements-dev.txt
 
-clean: ## Remove everything that commands made: packages, tables, models, data, reports
-	@if [ -x .venv/bin/python ]; then $(RUN) stop; fi
+clean: stop ## Remove what commands made: packages, tables, models, data, reports; your own files stay
 	@rm -rf .venv .bootstrap .airflow data/processed data/summary.json models logs reports
-	@find postgres_data -mindepth 1 ! -name .gitkeep ! -name README.md -delete
+	@rm -rf $(dir $(wildcard postgres_data/*/_export.json))

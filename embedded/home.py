@@ -50,7 +50,7 @@ def prepare(home: Path, logs: Path) -> None:
     try:
         for folder in (home, logs, home / "spark" / "scratch"):
             folder.mkdir(parents=True, exist_ok=True)
-        home.chmod(0o700)
+        home.chmod(0o711)  # the database server may run as another user, who must pass
         (home / "spark" / "spark-defaults.conf").write_text(
             _SPARK_DEFAULTS.format(memory=driver_megabytes(), folder=home / "spark"), encoding="utf-8"
         )

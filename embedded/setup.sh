@@ -55,13 +55,14 @@ $python cannot make a virtual environment. On Debian or Ubuntu: apt-get install 
 }
 
 cd "$(dirname "$0")/.."
-up_to_date && exit 0
+[ -x .bootstrap/bin/uv ] && up_to_date && exit 0
 [ -w . ] || fail "$(pwd) cannot be written: run the command as the owner of the folder, or clone to a folder of yours."
 free=$(df -Pk . | awk 'NR == 2 { print $4 }')
 [ "$free" -ge "$MINIMUM_DISK_KIB" ] ||
     fail "Only $((free / 1024)) MiB are free on the disk of $(pwd): the packages and the demo need 3 GiB."
 find_python
 bootstrap_uv
+up_to_date && exit 0
 uv=.bootstrap/bin/uv
 # Without a home of its own, uv has no place for its cache.
 if [ -z "${UV_CACHE_DIR:-}${XDG_CACHE_HOME:-}" ] && ! { [ -n "${HOME:-}" ] && mkdir -p "$HOME/.cache/uv" 2>/dev/null; }; then
