@@ -1,4 +1,4 @@
-"""What every suite shares: one Spark session."""
+"""What every suite shares: one Spark session, a Bot API server on this machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.fake_bot_api import FakeBotApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,3 +36,10 @@ def spark() -> Iterator[SparkSession]:
     session.sparkContext.setLogLevel("ERROR")
     yield session
     session.stop()
+
+
+@pytest.fixture
+def bot_api() -> Iterator[FakeBotApi]:
+    """A fake of Telegram's Bot API over real HTTP."""
+    with FakeBotApi() as api:
+        yield api
