@@ -1,0 +1,252 @@
+"""What a valid interaction is: every row gets the first reason to reject it, or none."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from shortlist.columns import AVAILABLE, CATEGORY, ITEM, RAW, REASON, SOURCE_FILE, TIME, TITLE, USER, WEIGHT
+from shortlist.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pyspark.sql import Column, DataFrame
+
+    from shortlist.settings import InteractionSettings
+
+EVENT: Final = "event"
+CANCELLATION: Final = "cancellation"
+POSITION: Final = (SOURCE_FILE, "source_block", "source_position")
+DUPLICATE: Final = "duplicate"
+
+# Every reason, in the order in which they are looked for, with what a person can do about it.
+REMEDIES: Final = {
+    "malformed": "the line has the wrong number of fields or is no valid JSON: mend the export (quotes, delimiters)",
+    "missing_user": "the user is empty: add missing_user to [interactions].tolerated if that is normal",
+    "missing_item": "the item is empty",
+    "bad_encoding": "an id is not in the encoding of the file: set [input].encoding, for instance ISO-8859-1",
+    "control_character": "an id holds NUL or another control character: mend the export",
+    "id_too_long": "an id is longer than [interactions].max_id_length: is the right column mapped?",
+    "not_a_product": "the item does not match [interactions].item_pattern",
+    "missing_time": "the time is empty",
+    "bad_time": "the time cannot be parsed: set [interactions].time_format",
+    "time_out_of_range": "the time is before [interactions].earliest or in the future: seconds or milliseconds? "
+    "set [interactions].time_format to epoch_s, epoch_ms or epoch_us",
+    "unknown_event": "the event is not in [interactions.event_weights]: add it there",
+    "missing_weight": "the weight is empty",
+    "bad_weight": "the weight is no finite number",
+    "weight_out_of_range": "the weight is outside [interactions].min_weight and max_weight",
+    DUPLICATE: "the same interaction stands further up: add duplicate to [interactions].tolerated if that is normal",
+}
+
+_WHITESPACE: Final = " \t\r\n\u00a0\ufeff"
+_CONTROL: Final = r"[\x00-\x1f\x7f-\x9f]"
+_CLOCK: Final = r"\d{1,2}:\d{1,2}(:\d{1,2}(\.\d*)?)?"
+_NAIVE: Final = rf"^\d{{4}}-\d{{1,2}}-\d{{1,2}}([ T]{_CLOCK})?$"
+_ZONED: Final = (
+    rf"^\d{{4}}-\d{{1,2}}-\d{{1,2}}[ T]{_CLOCK} ?(Z|UTC|GMT|[+-]\d{{1,2}}(:?\d{{2}})?|[A-Za-z]+/[A-Za-z/_]+)$"
+)
+_NUMBER: Final = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_TICKS: Final = {"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1}
+_ZONE_LETTERS: Final = frozenset("VzOXxZ")
+
+
+def validate(
+    rows: DataFrame, *, settings: InteractionSettings, timezone: str, as_of: str, mapped: Collection[str]
+) -> DataFrame:
+    """Give every row its interaction and the first reason to reject it, in one pass without a UDF.
+
+    A cancellation gets a negative amount. A time without a zone is taken to be in `timezone`; of the hour that
+    occurs twice in autumn it is the first one (summer time), and in the hour that is left out in spring the clock
+    had already been put forward.
+
+    Args:
+        rows: Text columns as `readers.read_rows` gives them.
+        settings: What is valid.
+        timezone: IANA name.
+        as_of: ISO time of the run; a time more than a day later is out of range.
+        mapped: The fields that the file has. Without a weight every row counts 1.
+
+    Returns:
+        Position, `user_id`, `item_id`, `time`, `weight`, `title`, `category`, `cancellation`, `reason` (null: valid,
+        though perhaps a duplicate), `raw` (null where valid).
+    """
+    from pyspark.sql import functions as F
+
+    with_time = rows.select(
+        *POSITION,
+        "malformed",
+        _identifier(USER).alias(USER),
+        _identifier(ITEM).alias(ITEM),
+        F.nullif(F.btrim(TIME, F.lit(_WHITESPACE)), F.lit("")).alias("time_text"),
+        F.nullif(F.btrim(WEIGHT, F.lit(_WHITESPACE)), F.lit("")).alias("weight_text"),
+        _identifier(EVENT).alias(EVENT),
+        _label(TITLE),
+        _label(CATEGORY),
+        CANCELLATION,
+        RAW,
+    ).withColumn(TIME, parse_time(F.col("time_text"), settings.time_format, timezone))
+    cancelled = F.lit(False)
+    if settings.cancellation:
+        cancelled = F.coalesce(F.col(CANCELLATION).rlike(settings.cancellation.pattern), F.lit(False))
+    number = F.when(F.col("weight_text").rlike(_NUMBER), F.col("weight_text").try_cast("double"))
+    said = number if WEIGHT in mapped else F.lit(1.0)
+    factor = _event_weight(settings, mapped)
+    amount = F.when(cancelled, -F.abs(said)).otherwise(said) * factor
+    reasons = _reasons(settings, mapped, as_of=as_of, number=number, cancelled=cancelled)
+    chosen = reduce(lambda chain, pair: chain.when(pair[1], pair[0]), list(reasons.items())[1:], _first(reasons))
+    return with_time.withColumn(REASON, chosen).select(
+        *POSITION,
+        USER,
+        ITEM,
+        TIME,
+        F.when(F.col(REASON).isNull(), amount).cast("float").alias(WEIGHT),
+        TITLE,
+        CATEGORY,
+        CANCELLATION,
+        REASON,
+        F.when(F.col(REASON).isNotNull(), F.col(RAW)).alias(RAW),
+    )
+
+
+def repeated_keys(rows: DataFrame) -> DataFrame:
+    """Return each interaction that occurs more than once, with the position of the first (`first`).
+
+    An aggregation, not a window: it meets a key with a million rows in the mappers, before the shuffle.
+    """
+    from pyspark.sql import functions as F
+
+    return (
+        rows.where(F.col(REASON).isNull())
+        .groupBy(USER, ITEM, TIME, WEIGHT, CANCELLATION)
+        .agg(F.min(F.struct(*POSITION)).alias("first"), F.count(F.lit(1)).alias("times"))
+        .where(F.col("times") > 1)
+        .drop("times")
+    )
+
+
+def mark_duplicates(rows: DataFrame, repeated: DataFrame) -> DataFrame:
+    """Return the valid rows with `is_duplicate`: all but the first of each interaction in `repeated_keys`."""
+    from pyspark.sql import functions as F
+
+    valid = rows.where(F.col(REASON).isNull()).alias("rows")
+    keys = (USER, ITEM, TIME, WEIGHT, CANCELLATION)
+    same = [F.col(f"rows.{key}").eqNullSafe(F.col(f"repeated.{key}")) for key in keys]
+    joined = valid.join(repeated.alias("repeated"), reduce(lambda a, b: a & b, same), how="left")
+    later = F.struct(*POSITION) != F.col("first")
+    return joined.select("rows.*", (F.col("first").isNotNull() & later).alias("is_duplicate"))
+
+
+def clean_items(rows: DataFrame) -> DataFrame:
+    """Return the rows of a catalogue file with trimmed ids, clean titles and categories, without those lacking an id."""
+    from pyspark.sql import functions as F
+
+    labels = [_label(name) for name in (TITLE, CATEGORY, AVAILABLE)]
+    return rows.select(*POSITION, _identifier(ITEM).alias(ITEM), *labels).where(F.col(ITEM).isNotNull())
+
+
+def parse_time(text: Column, time_format: str, timezone: str) -> Column:
+    """Return the moment that a text names, null if it names none. Does not depend on the session's time zone.
+
+    Args:
+        text: Trimmed.
+        time_format: `auto` (ISO 8601, dates, seconds since 1970), `epoch_s`, `epoch_ms`, `epoch_us` or a Spark pattern.
+        timezone: IANA name, of times without a zone.
+
+    Raises:
+        SettingsError: If there is no such time zone.
+    """
+    from pyspark.sql import functions as F
+
+    try:
+        ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise SettingsError(f"[input].timezone = {timezone!r} is no IANA time zone such as Europe/London") from None
+    if time_format in _TICKS:
+        return _epoch(text, _TICKS[time_format])
+    zone = F.lit(f" {timezone}")
+    if time_format != "auto":
+        outside_quotes = "".join(time_format.split("'")[::2])
+        if _ZONE_LETTERS & set(outside_quotes):
+            return F.try_to_timestamp(text, F.lit(time_format))
+        return F.try_to_timestamp(F.concat(text, zone), F.lit(f"{time_format} VV"))
+    midnight = F.regexp_replace(text, r"^(\d{4}-\d{1,2}-\d{1,2})$", "$1 00:00:00")
+    full = F.regexp_replace(midnight, r"^(\S+[ T]\d{1,2}:\d{1,2})(?![\d:])", "$1:00")
+    return (
+        F.when(text.rlike(_NAIVE), F.concat(full, zone).try_cast("timestamp"))
+        .when(text.rlike(_ZONED), full.try_cast("timestamp"))
+        .when(text.rlike(_NUMBER), _epoch(text, _TICKS["epoch_s"]))
+    )
+
+
+def _epoch(text: Column, microseconds: int) -> Column:
+    from pyspark.sql import functions as F
+
+    number = F.when(text.rlike(_NUMBER), text.try_cast("double"))
+    return F.timestamp_micros(F.rint(number * microseconds).try_cast("bigint"))
+
+
+def _identifier(name: str) -> Column:
+    from pyspark.sql import functions as F
+
+    return F.nullif(F.btrim(F.col(name), F.lit(_WHITESPACE)), F.lit(""))
+
+
+def _label(name: str) -> Column:
+    # PostgreSQL cannot hold NUL in a text, and a title is shown, so control characters become spaces.
+    from pyspark.sql import functions as F
+
+    clean = F.btrim(F.regexp_replace(F.col(name), f"{_CONTROL}+", " "), F.lit(_WHITESPACE))
+    return F.nullif(clean, F.lit("")).alias(name)
+
+
+def _event_weight(settings: InteractionSettings, mapped: Collection[str]) -> Column:
+    from pyspark.sql import functions as F
+
+    factor = F.lit(1.0)
+    if settings.event_weights and EVENT in mapped:
+        pairs = [F.lit(part) for pair in settings.event_weights.items() for part in pair]
+        factor = F.try_element_at(F.create_map(*pairs), F.col(EVENT))
+    return factor
+
+
+def _first(reasons: dict[str, Column]) -> Column:
+    from pyspark.sql import functions as F
+
+    name, condition = next(iter(reasons.items()))
+    return F.when(condition, name)
+
+
+def _reasons(
+    settings: InteractionSettings, mapped: Collection[str], *, as_of: str, number: Column, cancelled: Column
+) -> dict[str, Column]:
+    from pyspark.sql import functions as F
+
+    user, item, time = F.col(USER), F.col(ITEM), F.col(TIME)
+    run = datetime.fromisoformat(as_of)
+    latest = (run if run.tzinfo else run.replace(tzinfo=UTC)) + timedelta(days=1)
+    earliest = datetime.fromisoformat(settings.earliest)
+    earliest = earliest if earliest.tzinfo else earliest.replace(tzinfo=UTC)
+    no, weighted = F.lit(False), WEIGHT in mapped
+    size = F.when(cancelled, F.abs(number)).otherwise(number)
+    infinite = F.isnan(number) | (F.abs(number) == float("inf"))
+    found = {
+        "malformed": F.col("malformed"),
+        "missing_user": user.isNull(),
+        "missing_item": item.isNull(),
+        "bad_encoding": user.contains("\ufffd") | item.contains("\ufffd"),
+        "control_character": user.rlike(_CONTROL) | item.rlike(_CONTROL),
+        "id_too_long": (F.length(user) > settings.max_id_length) | (F.length(item) > settings.max_id_length),
+        "not_a_product": ~item.rlike(settings.item_pattern) if settings.item_pattern else no,
+        "missing_time": F.col("time_text").isNull(),
+        "bad_time": time.isNull(),
+        "time_out_of_range": (time < F.lit(earliest)) | (time > F.lit(latest)),
+        "unknown_event": _event_weight(settings, mapped).isNull(),
+        "missing_weight": F.col("weight_text").isNull() if weighted else no,
+        "bad_weight": (number.isNull() | infinite) if weighted else no,
+        "weight_out_of_range": ~size.between(settings.min_weight, settings.max_weight) if weighted else no,
+    }
+    return {name: found[name] for name in REMEDIES if name != DUPLICATE}

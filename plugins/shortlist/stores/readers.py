@@ -1,0 +1,537 @@
+"""Spark readers of the files a user drops in: Parquet, CSV, JSON lines and the Netflix combined format.
+
+Every format ends in the same frame of text columns, so that an id such as `007` or `1e3` survives whatever the file
+type, and every row knows its file and its position in it.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING, Any, Final
+
+from shortlist.columns import CATEGORY, ITEM, RAW, SOURCE_FILE, TIME, TITLE, USER, WEIGHT
+from shortlist.errors import InputError
+from shortlist.settings import PROJECT_ROOT
+from shortlist.stores.files import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import pyarrow
+    from pyarrow import fs
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+    from shortlist.settings import InputSettings, Settings
+
+EVENT: Final = "event"
+CANCELLATION: Final = "cancellation"
+MALFORMED: Final = "malformed"
+SOURCE_BLOCK: Final = "source_block"
+SOURCE_POSITION: Final = "source_position"
+
+# What a mapped column may stand for; each becomes a text column, null where the file has none.
+FIELDS: Final = (USER, ITEM, TIME, WEIGHT, EVENT, TITLE, CATEGORY, CANCELLATION, "available")
+
+NETFLIX_COLUMNS: Final = ("MovieID", "CustomerID", "Rating", "Date")
+
+_CORRUPT: Final = "__corrupt"
+_ENDINGS: Final = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".txt": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
+_SAMPLE_LINES: Final = 100
+# A record that spans more lines than this without being valid is a quote that never closes.
+_LONGEST_FIELD: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One input file as it was when it was listed."""
+
+    path: str
+    bytes: int
+    modified: int
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What must be equal for files to be read together."""
+
+    format: str
+    columns: tuple[str, ...]
+    types: str = ""
+    nanoseconds: tuple[tuple[str, bool], ...] = ()  # Parquet columns that Spark has no type for; with a zone or not
+    rows: bool = True
+
+
+def list_files(location: str) -> tuple[InputFile, ...]:
+    """List the input files behind a path, folder, glob or URL, and refuse what cannot be read.
+
+    Names that begin with `_` or `.` inside a folder are not data. A symbolic link found in a folder or by a glob
+    must stay inside that folder; a single file may be a link, because it was named on purpose.
+
+    Raises:
+        InputError: If nothing is there, a file has 0 bytes, or a link leaves its folder.
+    """
+    from pyarrow import fs
+
+    if "://" not in location:
+        location = str(PROJECT_ROOT / location)
+    prefix = location.split("://")[0] + "://" if "://" in location else ""
+    # A wildcard would confuse the parser of URLs; the folder before it does not.
+    base = re.split(r"[*?\[]", location, maxsplit=1)[0].rsplit("/", 1)[0]
+    filesystem, path = resolve(location if base.count("/") < 3 else base)
+    whole = path + location[len(base) :] if base.count("/") >= 3 or not prefix else path
+    info = filesystem.get_file_info(whole)
+    if info.type == fs.FileType.File:
+        found = [info]
+    else:
+        found = _search(filesystem, info, path, whole, local=not prefix)
+    if not found:
+        raise InputError(f"no input at {location}: put a file there, or set [input].path in config/pipeline.toml")
+    for file in found:
+        if file.size == 0:
+            raise InputError(f"{file.path} is empty (0 bytes): was the upload interrupted? Deliver it again")
+    return tuple(InputFile(prefix + file.path, file.size, file.mtime_ns) for file in found)
+
+
+def _search(
+    filesystem: fs.FileSystem, info: fs.FileInfo, folder: str, pattern: str, *, local: bool
+) -> list[fs.FileInfo]:
+    from pyarrow import fs
+
+    if info.type == fs.FileType.Directory:
+        folder, pattern = pattern, ""
+    inside = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True))
+    found = []
+    for file in sorted(inside, key=lambda each: each.path):
+        parts = file.path[len(folder) :].strip("/").split("/")
+        hidden = any(part.startswith(("_", ".")) for part in parts)
+        if file.type != fs.FileType.File or hidden or (pattern and not _matches(file.path, pattern)):
+            continue
+        if local and not os.path.realpath(file.path).startswith(os.path.realpath(folder) + os.sep):
+            raise InputError(f"{file.path} is a link that leaves {folder}: put the file itself there, or name it alone")
+        found.append(file)
+    return found
+
+
+def _matches(path: str, pattern: str) -> bool:
+    parts, patterns = path.split("/"), pattern.rstrip("/").split("/")
+    return len(parts) == len(patterns) and all(fnmatch(*pair) for pair in zip(parts, patterns, strict=True))
+
+
+def check_unchanged(location: str, files: tuple[InputFile, ...]) -> None:
+    """Compare the files behind `location` with an earlier listing.
+
+    Raises:
+        InputError: If one grew, changed, came or went in between.
+    """
+    now = {file.path: file for file in list_files(location)}
+    before = {file.path: file for file in files}
+    changed = sorted(path for path in now.keys() | before.keys() if now.get(path) != before.get(path))
+    if changed:
+        raise InputError(
+            f"still growing: {', '.join(changed[:5])} changed while being read. Nothing was written; "
+            "run again when the delivery is complete (deliver under a temporary name, then rename)"
+        )
+
+
+def interaction_columns(settings: Settings) -> dict[str, str]:
+    """Return which column of the file stands for which field, from `[input.columns]` and the cancellation rule."""
+    names = settings.input.columns
+    cancellation = settings.interactions.cancellation
+    mapped = {
+        USER: names.user,
+        ITEM: names.item,
+        TIME: names.time,
+        WEIGHT: names.weight,
+        EVENT: names.event,
+        TITLE: names.title,
+        CATEGORY: names.category,
+        CANCELLATION: cancellation.column if cancellation else None,
+    }
+    return {field: name for field, name in mapped.items() if name}
+
+
+def read_rows(
+    spark: SparkSession, files: Sequence[InputFile], *, columns: Mapping[str, str], source: InputSettings
+) -> DataFrame:
+    """Read files into one frame of text, whatever their format, header and column order.
+
+    Args:
+        spark: Session owned by the caller. Parquet times in nanoseconds turn on its `nanosAsLong` option.
+        files: From `list_files`.
+        columns: Column in the file by field (see `FIELDS`).
+        source: Format, delimiter, encoding.
+
+    Returns:
+        `source_file`, `source_block`, `source_position` (see `number_rows`), `malformed`, every name of `FIELDS` as
+        text, and `raw`, the whole row as JSON.
+
+    Raises:
+        InputError: If a file cannot be opened, has no rows, or lacks a column.
+    """
+    groups: dict[_Layout, list[str]] = {}
+    for file in files:
+        layout = _layout(file.path, source)
+        _check_columns(file.path, layout, columns)
+        groups.setdefault(layout, []).append(file.path)
+    filled = {layout: paths for layout, paths in groups.items() if layout.rows}
+    if not filled:
+        raise InputError(f"{files[0].path} has a header and no rows: was the export cut short? Deliver it again")
+    read = {"parquet": _read_parquet, "csv": _read_csv, "jsonl": _read_json, "netflix": _read_netflix}
+    frames = [
+        _select_fields(read[layout.format](spark, paths, layout, source), layout, columns)
+        for layout, paths in filled.items()
+    ]
+    rows = frames[0]
+    for frame in frames[1:]:
+        rows = rows.unionByName(frame)
+    return rows
+
+
+def number_rows(spark: SparkSession, rows: DataFrame, blocks: Iterable[tuple[str, int, int, int]]) -> DataFrame:
+    """Add `source_row`, the number of the record within its file, from 1.
+
+    Spark splits a large text file into blocks that do not know how many records came before them, so the numbers
+    need one count a block, which the caller gets from a pass it makes anyway.
+
+    Args:
+        spark: Session owned by the caller.
+        rows: With `source_file`, `source_block`, `source_position`.
+        blocks: File, block, smallest position and number of records of every block of *all* rows.
+    """
+    from pyspark.sql import functions as F
+
+    from shortlist.columns import SOURCE_ROW
+
+    offsets, read = [], dict[str, int]()
+    for file, block, first, count in sorted(blocks):
+        before = read.get(file, 0)
+        offsets.append((file, block, before + 1 - first))
+        read[file] = before + count
+    table = spark.createDataFrame(offsets, f"{SOURCE_FILE} string, {SOURCE_BLOCK} bigint, offset bigint")
+    return rows.join(F.broadcast(table), [SOURCE_FILE, SOURCE_BLOCK], how="left").withColumn(
+        SOURCE_ROW, F.col(SOURCE_POSITION) + F.col("offset")
+    )
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turn what Spark says about a file it cannot read into an `InputError` that names the file.
+
+    Raises:
+        InputError: If a file is truncated, corrupt or gone; any other error passes unchanged.
+    """
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        # Classic Spark raises Py4JJavaError, which a Connect-only installation does not even have.
+        if not isinstance(error, PySparkException) and type(error).__name__ != "Py4JJavaError":
+            raise
+        if "FAILED_READ_FILE" not in text and "UnreadableInput" not in text:
+            raise
+        named = re.search(r"(?:reading file |UnreadableInput: )(?:file:(?://)?)?(\S+?)\.?(?:\s|$)", text)
+        cause = _cause(text)
+        raise InputError(f"{named[1] if named else 'a file'} cannot be read to its end: {cause}") from error
+
+
+def _cause(text: str) -> str:
+    if "FileNotFoundException" in text or "FILE_NOT_EXIST" in text:
+        return "it was removed while being read; run again when the delivery is complete"
+    if "TextParsingException" in text and "Length of parsed input" in text:
+        return "a quote opens and never closes; mend the line, or set [input].multiline = false"
+    return "it is truncated or corrupt; deliver it again (test a .gz with gzip -t)"
+
+
+def _layout(path: str, source: InputSettings) -> _Layout:
+    try:
+        kind = source.format if source.format != "auto" else _format(path, source)
+        if kind == "parquet":
+            return _parquet_layout(path)
+        if kind == "netflix":
+            return _Layout("netflix", NETFLIX_COLUMNS)
+        with _open_text(path, source.encoding) as lines:
+            return _json_layout(path, lines) if kind == "jsonl" else _csv_layout(path, lines, source)
+    except (OSError, ValueError, EOFError, csv.Error) as error:  # pyarrow's errors are ValueErrors and OSErrors
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} cannot be read ({reason}): it is truncated or corrupt; deliver it again") from error
+
+
+def _format(path: str, source: InputSettings) -> str:
+    name = path.rsplit("/", 1)[-1].lower().removesuffix(".gz")
+    kind = next((kind for ending, kind in _ENDINGS.items() if name.endswith(ending)), None)
+    if kind is None:
+        known = ", ".join(_ENDINGS)
+        raise InputError(f"cannot tell the format of {path} by its name ({known}; also .gz): set [input].format")
+    if name.endswith(".txt"):
+        with _open_text(path, source.encoding) as lines:
+            if re.fullmatch(r"\s*\d+:\s*", lines.readline()):
+                return "netflix"
+    return kind
+
+
+@contextmanager
+def _open_text(path: str, encoding: str) -> Iterator[io.TextIOWrapper]:
+    filesystem, inner = resolve(path)
+    encoding = "utf-8-sig" if encoding.upper().replace("-", "") == "UTF8" else encoding
+    with (
+        filesystem.open_input_stream(inner) as stream,
+        io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="") as lines,
+    ):
+        yield lines
+
+
+def _parquet_layout(path: str) -> _Layout:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    filesystem, inner = resolve(path)
+    with parquet.ParquetFile(inner, filesystem=filesystem) as file:
+        schema = file.schema_arrow
+        nanoseconds = tuple(
+            (column.name, column.type.tz is not None)
+            for column in schema
+            if pa.types.is_timestamp(column.type) and column.type.unit == "ns"
+        )
+        return _Layout("parquet", tuple(schema.names), str(schema.types), nanoseconds, file.metadata.num_rows > 0)
+
+
+def _csv_layout(path: str, lines: Iterable[str], source: InputSettings) -> _Layout:
+    records = (record for record in csv.reader(lines, delimiter=source.delimiter) if any(record))
+    header = next(records, None)
+    if header is None:
+        raise InputError(f"{path} has no header: its first line must name the columns")
+    names = tuple(name.strip() or f"_c{position}" for position, name in enumerate(header))
+    return _Layout("csv", names, rows=next(records, None) is not None)
+
+
+def _json_layout(path: str, lines: Iterable[str]) -> _Layout:
+    names: dict[str, None] = {}
+    rows = False
+    for number, line in enumerate(lines):
+        rows = rows or bool(line.strip())
+        if number == 0 and line.lstrip().startswith("["):
+            raise InputError(f"{path} is one JSON array: write JSON lines, one object a line (jq -c '.[]')")
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            names.update(dict.fromkeys(record))
+        if number >= _SAMPLE_LINES:
+            break
+    return _Layout("jsonl", tuple(sorted(names)), rows=rows)
+
+
+def _check_columns(path: str, layout: _Layout, columns: Mapping[str, str]) -> None:
+    lowered = [name.lower() for name in layout.columns]
+    twice = sorted({name for name in layout.columns if lowered.count(name.lower()) > 1})
+    if twice:
+        raise InputError(f"{path} has columns of the same name: {', '.join(twice)}. Rename one of them")
+    if layout.format == "jsonl" and not layout.columns:
+        raise InputError(f"{path} holds no JSON object in its first {_SAMPLE_LINES} lines: one object a line is needed")
+    for field, name in columns.items():
+        # A JSON line may leave out what it does not know, so only the fields that no row can do without are asked for.
+        if name in layout.columns or (layout.format == "jsonl" and field not in (USER, ITEM, TIME)):
+            continue
+        close = {each.lower(): each for each in layout.columns}
+        match = difflib.get_close_matches(name.lower(), close, n=1)
+        hint = f" Did you mean {close[match[0]]!r}?" if match else ""
+        raise InputError(
+            f"{path} has no column {name!r}, which stands for {field}.{hint} It has: {', '.join(layout.columns)}. "
+            "Change the names in config/pipeline.toml, or the file"
+        )
+
+
+def _spark_paths(paths: Sequence[str]) -> list[str]:
+    # Spark takes every path for a glob, also one with brackets in a file's name.
+    escaped = [re.sub(r"([\[\]{}*?\\])", r"\\\1", path) for path in paths]
+    return [path if "://" in path else f"file:{path}" for path in escaped]
+
+
+def _read_csv(spark: SparkSession, paths: Sequence[str], layout: _Layout, source: InputSettings) -> DataFrame:
+    return (
+        spark.read.schema(_text_schema(layout.columns))
+        .options(header=True, multiLine=source.multiline, sep=source.delimiter, encoding=source.encoding, escape='"')
+        .options(columnNameOfCorruptRecord=_CORRUPT, maxCharsPerColumn=_LONGEST_FIELD)
+        .csv(_spark_paths(paths))
+        .select("*", *_text_position())
+    )
+
+
+def _read_json(spark: SparkSession, paths: Sequence[str], layout: _Layout, source: InputSettings) -> DataFrame:
+    reader = spark.read.schema(_text_schema(layout.columns)).options(columnNameOfCorruptRecord=_CORRUPT)
+    if source.encoding.upper() != "UTF-8":  # naming it, even UTF-8, makes Spark rewrite the number 1e3 as 1000.0
+        reader = reader.options(encoding=source.encoding, lineSep="\n")
+    return reader.json(_spark_paths(paths)).select("*", *_text_position())
+
+
+def _text_schema(names: Sequence[str]) -> str:
+    return ", ".join(f"{_quoted(name)} string" for name in (*names, _CORRUPT))
+
+
+def _text_position() -> list[Column]:
+    from pyspark.sql import functions as F
+
+    return [
+        _file_name().alias(SOURCE_FILE),
+        F.col("_metadata.file_block_start").alias(SOURCE_BLOCK),
+        F.monotonically_increasing_id().alias(SOURCE_POSITION),
+    ]
+
+
+def _file_name() -> Column:
+    from pyspark.sql import functions as F
+
+    path = F.regexp_replace(F.col("_metadata.file_path"), "^file:(//)?", "")
+    return F.url_decode(F.replace(path, F.lit("+"), F.lit("%2B")))
+
+
+def _read_parquet(spark: SparkSession, paths: Sequence[str], layout: _Layout, _source: InputSettings) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    nanoseconds = dict(layout.nanoseconds)
+    if nanoseconds:
+        spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    frame = spark.read.parquet(*_spark_paths(paths))
+    texts = [
+        _nanoseconds_as_text(name, zoned=nanoseconds[name]) if name in nanoseconds else _as_text(name, kind)
+        for name, kind in frame.dtypes
+    ]
+    return frame.select(
+        *texts,
+        F.lit(None).cast("string").alias(_CORRUPT),
+        _file_name().alias(SOURCE_FILE),
+        F.lit(0).cast("bigint").alias(SOURCE_BLOCK),
+        F.col("_metadata.row_index").alias(SOURCE_POSITION),
+    )
+
+
+def _nanoseconds_as_text(name: str, *, zoned: bool) -> Column:
+    from pyspark.sql import functions as F
+
+    moment = f"timestampadd(MICROSECOND, {_quoted(name)} div 1000, timestamp_ntz'1970-01-01 00:00:00')"
+    text = F.expr(moment).cast("string")
+    return (F.concat(text, F.lit("Z")) if zoned else text).alias(name)
+
+
+def _as_text(name: str, kind: str) -> Column:
+    from pyspark.sql import functions as F
+
+    column = F.col(_quoted(name))
+    if kind in ("double", "float"):
+        # pandas stores ids with gaps as double, and NaN for a gap: 17850.0 is the id 17850.
+        whole = F.when(column % 1 == 0, column.try_cast("decimal(38,0)")).cast("string")
+        text = F.coalesce(whole, column.cast("string"))
+    elif kind.startswith("decimal"):
+        text = F.regexp_replace(column.cast("string"), r"\.0+$", "")
+    elif kind == "timestamp":
+        text = F.date_format(column, "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX")
+    elif kind.startswith(("array", "map", "struct")):
+        text = F.to_json(column)
+    else:
+        text = column.cast("string")
+    return text.alias(name)
+
+
+def _read_netflix(spark: SparkSession, paths: Sequence[str], _layout: _Layout, source: InputSettings) -> DataFrame:
+    # One row a file and one partition a file: the movie of a line stands somewhere above it.
+    listed = spark.createDataFrame([(path,) for path in paths], "path string").repartition(len(paths))
+    names = ", ".join(f"{name} string" for name in (*NETFLIX_COLUMNS, _CORRUPT, SOURCE_FILE))
+    schema = f"{names}, {SOURCE_BLOCK} bigint, {SOURCE_POSITION} bigint"
+    encoding = source.encoding
+
+    def parse(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
+        for batch in batches:
+            for path in batch.column(0).to_pylist():
+                yield from netflix_batches(path, encoding)
+
+    return listed.mapInArrow(parse, schema)
+
+
+def netflix_batches(path: str, encoding: str, *, size: int = 50_000) -> Iterator[pyarrow.RecordBatch]:
+    """Stream one file of the Netflix combined format as record batches, in constant memory.
+
+    Args:
+        path: `MovieID:` lines, each followed by its `CustomerID,Rating,Date` lines.
+        encoding: Of the text.
+        size: Records a batch.
+
+    Raises:
+        OSError: `UnreadableInput: <path>`, if the file ends in the middle of a compressed block.
+    """
+    movie = None
+    records: list[tuple[Any, ...]] = []
+    position = 0
+    try:
+        with _open_text(path, encoding) as lines:
+            for line in lines:
+                text = line.strip()
+                if not text:
+                    continue
+                if text.endswith(":") and text[:-1].strip().isdigit():
+                    movie = text[:-1].strip()
+                    continue
+                fields = text.split(",")
+                if movie is not None and len(fields) == 3:
+                    records.append((movie, *fields[:2], fields[2], None, path, 0, position))
+                else:
+                    records.append((movie, None, None, None, text, path, 0, position))
+                position += 1
+                if len(records) == size:
+                    yield _netflix_batch(records)
+                    records = []
+    except (OSError, EOFError, ValueError) as error:
+        raise OSError(f"UnreadableInput: {path} ({error})") from error
+    if records:
+        yield _netflix_batch(records)
+
+
+def _netflix_batch(records: list[tuple[Any, ...]]) -> pyarrow.RecordBatch:
+    import pyarrow as pa
+
+    names = [*NETFLIX_COLUMNS, _CORRUPT, SOURCE_FILE, SOURCE_BLOCK, SOURCE_POSITION]
+    types = [pa.string()] * 6 + [pa.int64()] * 2
+    columns = [pa.array(values, kind) for values, kind in zip(zip(*records, strict=True), types, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, names)
+
+
+def _select_fields(frame: DataFrame, layout: _Layout, columns: Mapping[str, str]) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    present = set(layout.columns)
+    fields = [
+        (F.col(_quoted(columns[field])) if columns.get(field) in present else F.lit(None).cast("string")).alias(field)
+        for field in FIELDS
+    ]
+    whole = F.to_json(F.struct(*[F.col(_quoted(name)) for name in layout.columns]))
+    corrupt = F.to_json(F.struct(F.col(_CORRUPT).alias("line")))
+    return frame.select(
+        SOURCE_FILE,
+        SOURCE_BLOCK,
+        SOURCE_POSITION,
+        F.col(_CORRUPT).isNotNull().alias(MALFORMED),
+        *fields,
+        F.when(F.col(_CORRUPT).isNotNull(), corrupt).otherwise(whole).alias(RAW),
+    )
+
+
+def _quoted(name: str) -> str:
+    return f"`{name.replace('`', '``')}`"
