@@ -51,8 +51,10 @@ SOURCES: Final = ("als", "similar", "popular")
 # What the ranker may look at, all known at `as_of`, all float32, missing = null.
 CANDIDATE_FEATURES: Final = (
     "als_score",
+    "als_relative",
     "als_rank",
     "similar_score",
+    "similar_relative",
     "similar_rank",
     "last_score",
     "last_rank",

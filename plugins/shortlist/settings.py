@@ -114,7 +114,7 @@ class AlsSettings:
     rank: int = Field(default=64, ge=1, le=1024)
     iterations: int = Field(default=10, ge=1)
     regularization: float = Field(default=0.1, gt=0)
-    alpha: float = Field(default=10.0, gt=0)
+    alpha: float = Field(default=2.0, gt=0)
     seed: int = 42
 
 
@@ -134,19 +134,20 @@ class CandidateSettings:
     als: int = Field(default=100, ge=1)
     similar: int = Field(default=100, ge=1)
     popular: int = Field(default=50, ge=1)
-    popular_window_days: int = Field(default=30, ge=1)
+    popular_half_life_days: float = Field(default=14.0, gt=0)
     train_users: int = Field(default=20_000, ge=1)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class RankerSettings:
-    """CatBoost ranker."""
+    """CatBoost ranker; of the items a user did not take, `negatives` a user are kept for training."""
 
     iterations: int = Field(default=500, ge=1)
-    learning_rate: float = Field(default=0.05, gt=0, le=1)
+    learning_rate: float = Field(default=0.1, gt=0, le=1)
     depth: int = Field(default=6, ge=1, le=12)
     early_stopping_rounds: int = Field(default=50, ge=1)
-    loss: Literal["YetiRank", "QuerySoftMax", "QueryRMSE", "Logloss"] = "YetiRank"
+    negatives: int = Field(default=50, ge=1)
+    loss: Literal["YetiRank", "QuerySoftMax", "QueryRMSE", "Logloss"] = "Logloss"
     seed: int = 42
 
 

@@ -1,0 +1,122 @@
+"""Stage two: a CatBoost ranker over the candidates of each user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shortlist.errors import RankerError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from catboost import CatBoost
+    from numpy.typing import NDArray
+
+    from shortlist.settings import RankerSettings
+
+
+@dataclass(frozen=True)
+class LabelledCandidates:
+    """Candidates with labels, the rows of a group (a user at one moment) next to each other.
+
+    Attributes:
+        group: int (rows,), non-decreasing.
+        features: float32 (rows, features).
+        target: int (rows,), 1 where the user took the item.
+        names: Feature names.
+    """
+
+    group: NDArray[np.int64]
+    features: NDArray[np.float32]
+    target: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+def fit(data: LabelledCandidates, config: RankerSettings) -> CatBoost:
+    """Train the ranker, stopping early on a fifth of the groups.
+
+    Groups without any taken item teach nothing about order and are left out; of the items not taken, at most
+    `config.negatives` a group are kept, drawn with the seed.
+
+    Args:
+        data: Sorted by group.
+        config: Hyper-parameters.
+
+    Raises:
+        RankerError: If the rows are not sorted by group, there is only one class, or too few groups to hold some out.
+    """
+    import numpy as np
+    from catboost import CatBoost, Pool
+
+    if len(data.group) and np.any(np.diff(data.group) < 0):
+        raise RankerError("candidates must be sorted by group: CatBoost needs the rows of a group next to each other")
+    positives = np.bincount(data.group, weights=data.target)
+    teaching = np.flatnonzero(positives > 0)
+    if len(teaching) < 2 or data.target.min() == 1:
+        raise RankerError(
+            f"{len(teaching)} of {len(positives)} users took a candidate: the ranker needs at least two users with "
+            "taken and not taken candidates. Use a longer history, or a larger [split].target_share"
+        )
+    generator = np.random.default_rng(config.seed)
+    drawn = generator.random(len(data.group))
+    order = np.lexsort((drawn, -data.target, data.group))
+    size = np.bincount(data.group)
+    position = np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size)
+    rows = np.sort(order[position < (positives + config.negatives)[data.group[order]]])
+    rows = rows[positives[data.group[rows]] > 0]
+
+    held_out = np.zeros(len(positives), bool)
+    held_out[generator.permutation(teaching)[: max(1, len(teaching) // 5)]] = True
+
+    def pool(rows: NDArray[np.int64]) -> Pool:
+        return Pool(data.features[rows], data.target[rows], group_id=data.group[rows], feature_names=list(data.names))
+
+    model = CatBoost(
+        {
+            "loss_function": config.loss,
+            "eval_metric": "NDCG:top=10",
+            "metric_period": 5,
+            "iterations": config.iterations,
+            "learning_rate": config.learning_rate,
+            "depth": config.depth,
+            "random_seed": config.seed,
+            "allow_writing_files": False,
+            "logging_level": "Silent",
+        }
+    )
+    model.fit(
+        pool(rows[~held_out[data.group[rows]]]),
+        eval_set=pool(rows[held_out[data.group[rows]]]),
+        early_stopping_rounds=config.early_stopping_rounds,
+    )
+    return model
+
+
+def predict(model: CatBoost, features: NDArray[np.float32], names: tuple[str, ...]) -> NDArray[np.float64]:
+    """Score candidates, larger is better.
+
+    Args:
+        model: From `fit`.
+        features: float32 (rows, features).
+        names: Of the columns, as the model was trained with.
+
+    Raises:
+        RankerError: If the names are not those the model was trained with, or a score is not finite.
+    """
+    import numpy as np
+
+    if tuple(model.feature_names_) != names:
+        unknown = sorted(set(names) ^ set(model.feature_names_)) or "the same names in another order"
+        raise RankerError(
+            f"the ranker was trained on other features than the candidates have: {unknown}. Train it anew"
+        )
+    scores: NDArray[np.float64] = model.predict(features)
+    if not np.isfinite(scores).all():
+        raise RankerError("the ranker gave scores that are not finite: train it anew")
+    return scores
+
+
+def importance(model: CatBoost) -> dict[str, float]:
+    """Share of each feature in the ranker's decisions, in percent, largest first."""
+    pairs = zip(model.feature_names_, model.get_feature_importance(), strict=True)
+    return {name: round(float(value), 3) for name, value in sorted(pairs, key=lambda pair: -pair[1])}
