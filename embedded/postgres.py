@@ -48,7 +48,7 @@ class EmbeddedPostgres:
 
     Args:
         folder: Holds `data`, `password` (mode 0600) and `server.log`; created when missing.
-        port: Taken if it is free, else any free one.
+        port: Taken if it is free, else any free one; 0 for any.
     """
 
     def __init__(self, folder: Path, *, port: int = DEFAULT_PORT) -> None:
@@ -226,8 +226,9 @@ class EmbeddedPostgres:
     def _launch(self) -> None:
         log = self.folder / "server.log"
         wanted = self.port
-        if not _is_free(wanted):
+        if not wanted or not _is_free(wanted):
             self.port = _free_port()
+        if wanted not in (0, self.port):
             logger.warning("port %d is taken: PostgreSQL uses %d", wanted, self.port)
         log.unlink(missing_ok=True)
         if self._run(

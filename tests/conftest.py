@@ -1,12 +1,19 @@
-"""What every suite shares: one Spark session, a Bot API server on this machine."""
+"""What every suite shares: one Spark session, one PostgreSQL, a Bot API server on this machine."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg2
 import pytest
+
+from embedded.postgres import EmbeddedPostgres
+from shortlist.stores.database import Database, ensure_schema
 
 from tests.fake_bot_api import FakeBotApi
 
@@ -14,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pyspark.sql import SparkSession
+
+_database_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +52,36 @@ def bot_api() -> Iterator[FakeBotApi]:
     """A fake of Telegram's Bot API over real HTTP."""
     with FakeBotApi() as api:
         yield api
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A real server. Not below pytest's own folder: it may run as a user who cannot look into that."""
+    with tempfile.TemporaryDirectory(prefix="shortlist-tests-") as folder:
+        Path(folder).chmod(0o755)
+        with EmbeddedPostgres(Path(folder) / "postgres", port=0) as server:
+            _execute(server.url, "ALTER SYSTEM SET fsync = off")
+            _execute(server.url, "SELECT pg_reload_conf()")
+            yield server
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """A database of its own for each test, with empty tables; `$RECS_DATABASE_URL` names it."""
+    name = f"test_{next(_database_numbers)}"
+    _execute(postgres.url, f"CREATE DATABASE {name} STRATEGY file_copy")
+    database = Database(postgres.url.removesuffix("recs") + name)
+    monkeypatch.setenv("RECS_DATABASE_URL", database.url)
+    ensure_schema(database)
+    yield database
+    _execute(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _execute(url: str, statement: str) -> None:
+    connection = psycopg2.connect(url)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()
