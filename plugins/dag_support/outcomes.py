@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import traceback
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -15,8 +16,9 @@ from shortlist.errors import (
     NothingToDoError,
     RejectedRowsError,
     SettingsError,
+    ShortlistError,
 )
-from shortlist.redaction import secrets
+from shortlist.redaction import redact, secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +34,8 @@ def with_outcomes(step: Callable[P, R]) -> Callable[P, R]:
     """Wrap a step for a task of any kind; name, docstring and signature stay.
 
     `NothingToDoError` skips the task with its reason. An error that another try cannot mend fails it at once. The
-    secrets of the environment are masked in the task's log, whatever the step or a driver writes there.
+    secrets of the environment are masked in the task's log, whatever the step or a driver writes there; an error that
+    holds one is replaced, because not every log that shows tracebacks is masked.
     """
 
     @functools.wraps(step)
@@ -43,7 +46,18 @@ def with_outcomes(step: Callable[P, R]) -> Callable[P, R]:
             return step(*args, **kwargs)
         except NothingToDoError as nothing:
             raise AirflowSkipException(str(nothing)) from None
-        except _FINAL as error:
-            raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+        except Exception as error:
+            if not _leaks(error):
+                if isinstance(error, _FINAL):
+                    raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+                raise
+            told = redact(f"{type(error).__name__}: {error}")
+        # Out here, or the error would live on as this one's context.
+        raise ShortlistError(f"{told} (without its traceback, which holds a secret)")
 
     return run
+
+
+def _leaks(error: Exception) -> bool:
+    shown = "".join(traceback.format_exception(error))
+    return redact(shown) != shown

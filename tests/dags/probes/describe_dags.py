@@ -1,0 +1,83 @@
+"""Loads the DAG folder as the dag-processor does and prints what is in it as JSON."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from airflow.dag_processing.dagbag import DagBag
+from airflow.plugins_manager import integrate_macros_plugins
+from airflow.serialization.serialized_objects import DagSerialization
+
+PACKAGES = ("steps", "shortlist", "dag_support")
+plugins = Path(os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"])
+
+integrate_macros_plugins()  # loads the plugins
+bag = DagBag()
+heavy_after_parse = sorted({"pyspark", "pandas", "catboost", "pyarrow", "psycopg2", "requests"} & sys.modules.keys())
+
+
+def callbacks(owner: object, kind: str) -> list[str]:
+    """The class names of the callbacks."""
+    found = getattr(owner, f"on_{kind}_callback") or []
+    return [type(callback).__name__ for callback in (found if isinstance(found, list | tuple) else [found])]
+
+
+def seconds(delta: object) -> float | None:
+    """Of a timedelta."""
+    return delta.total_seconds() if delta else None
+
+
+def describe(dag: object) -> dict:
+    """Everything the policy tests ask for."""
+    return {
+        "file": dag.fileloc,
+        "schedule": dag.timetable.summary if hasattr(dag.timetable, "summary") else dag.schedule,
+        "tags": sorted(dag.tags),
+        "doc": dag.doc_md,
+        "catchup": dag.catchup,
+        "max_active_runs": dag.max_active_runs,
+        "dagrun_timeout": seconds(dag.dagrun_timeout),
+        "on_failure": callbacks(dag, "failure"),
+        "params": dict(dag.params),
+        "edges": sorted([task.task_id, below] for task in dag.tasks for below in task.downstream_task_ids),
+        "serialized": json.dumps(DagSerialization.serialize_dag(dag), default=str),
+        "tasks": {
+            task.task_id: {
+                "operator": task.custom_operator_name,
+                "retries": task.retries,
+                "retry_delay": seconds(task.retry_delay),
+                "backoff": task.retry_exponential_backoff,
+                "max_retry_delay": seconds(task.max_retry_delay),
+                "execution_timeout": seconds(task.execution_timeout),
+                "on_failure": callbacks(task, "failure"),
+                "on_retry": callbacks(task, "retry"),
+                "on_success": callbacks(task, "success"),
+                "outlets": [asset.uri for asset in task.outlets],
+                "arguments": {name: str(value) for name, value in task.op_kwargs.items()},
+                "multiple_outputs": getattr(task, "multiple_outputs", False),
+                "conn_id": getattr(task, "conn_id", None),
+                "config": getattr(task, "config_kwargs", None),
+                "mode": getattr(task, "mode", None),
+                "timeout": getattr(task, "timeout", None),
+            }
+            for task in dag.tasks
+        },
+    }
+
+
+print(
+    json.dumps(
+        {
+            "import_errors": bag.import_errors,
+            "heavy": heavy_after_parse,
+            "bare_modules": sorted(
+                name
+                for name, module in list(sys.modules.items())
+                if str(getattr(module, "__file__", None) or "").startswith(str(plugins))
+                and name.split(".")[0] not in PACKAGES
+            ),
+            "dags": {dag_id: describe(dag) for dag_id, dag in bag.dags.items()},
+        }
+    )
+)

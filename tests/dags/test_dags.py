@@ -1,0 +1,205 @@
+"""What every DAG must be, and the exact shape of each. A DagBag of a wrong folder is empty, hence exact sets."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steps import etl, evaluate, export, futures, hand_over, ranked_data, train
+
+DAGS = Path(__file__).resolve().parents[2] / "dags"
+
+LOAD_EDGES = [
+    ["audit", "publish"],
+    ["load_file", "audit"],
+    ["load_file", "publish"],
+    ["load_reference", "load_file"],
+]
+EDGES = {
+    "etl_train_test_pipeline": [
+        ["find_latest_model", "export_recommendations"],
+        ["find_latest_model", "spark_test_recommender"],
+        ["spark_etl", "create_futures"],
+        ["spark_etl", "spark_train_recommender"],
+        ["spark_test_recommender", "export_recommendations"],
+        ["spark_train_recommender", "find_latest_model"],
+    ],
+    "load_default_recs": LOAD_EDGES,
+    "load_online_recs": LOAD_EDGES,
+    "load_candidates_train": LOAD_EDGES,
+    "load_candidates_inference": LOAD_EDGES,
+    "load_candidates_ranked": [
+        ["audit", "publish"],
+        ["check_gate", "rank_candidates"],
+        ["evaluate_ranker", "check_gate"],
+        ["rank_candidates", "audit"],
+        ["rank_candidates", "publish"],
+        ["train_ranker", "check_gate"],
+        ["train_ranker", "evaluate_ranker"],
+        ["train_ranker", "rank_candidates"],
+        ["wait_for_candidates", "train_ranker"],
+    ],
+}
+SCHEDULES = {
+    "etl_train_test_pipeline": None,
+    "load_default_recs": "5 21 * * 6",
+    "load_online_recs": "5 21 * * 6",
+    "load_candidates_train": "10 21 * * 6",
+    "load_candidates_inference": "10 21 * * 6",
+    "load_candidates_ranked": "15 21 * * 6",
+}
+TAGS = {
+    "etl_train_test_pipeline": ["etl", "train"],
+    "load_default_recs": ["load", "weekly"],
+    "load_online_recs": ["load", "weekly"],
+    "load_candidates_train": ["load", "weekly"],
+    "load_candidates_inference": ["load", "weekly"],
+    "load_candidates_ranked": ["rank", "weekly"],
+}
+OUTLETS = {
+    ("etl_train_test_pipeline", "spark_etl"): "shortlist://files/interactions",
+    ("etl_train_test_pipeline", "create_futures"): "shortlist://files/futures",
+    ("etl_train_test_pipeline", "spark_train_recommender"): "shortlist://models/recommender",
+    ("etl_train_test_pipeline", "export_recommendations"): "shortlist://files/hand_over",
+    ("load_candidates_ranked", "train_ranker"): "shortlist://models/ranker",
+    ("load_default_recs", "publish"): "shortlist://served/default_recs",
+    ("load_online_recs", "publish"): "shortlist://served/online_recs",
+    ("load_candidates_train", "publish"): "shortlist://served/candidates_train",
+    ("load_candidates_inference", "publish"): "shortlist://served/candidates_inference",
+    ("load_candidates_ranked", "publish"): "shortlist://served/personal_recs",
+}
+SPARK_TASKS = {
+    ("etl_train_test_pipeline", task_id)
+    for task_id in ("spark_etl", "spark_train_recommender", "spark_test_recommender", "export_recommendations")
+}
+LAST_TASKS = {
+    (dag_id, "export_recommendations" if dag_id == "etl_train_test_pipeline" else "publish") for dag_id in EDGES
+}
+
+each_dag = pytest.mark.parametrize("dag_id", sorted(EDGES))
+
+
+def tasks_of(bag: Any) -> dict[tuple[str, str], Any]:
+    return {(dag_id, task_id): task for dag_id, dag in bag["dags"].items() for task_id, task in dag["tasks"].items()}
+
+
+def test_every_dag_file_parses(bag: Any) -> None:
+    assert bag["import_errors"] == {}
+
+
+def test_the_dags_are_exactly_these_one_file_each(bag: Any) -> None:
+    assert {dag_id: Path(dag["file"]).name for dag_id, dag in bag["dags"].items()} == {
+        dag_id: f"{dag_id}.py" for dag_id in EDGES
+    }
+    assert sorted(path.stem for path in DAGS.glob("*.py")) == sorted(EDGES)
+
+
+@each_dag
+def test_the_edges_are_exactly_these(bag: Any, dag_id: str) -> None:
+    assert bag["dags"][dag_id]["edges"] == EDGES[dag_id]
+
+
+@each_dag
+def test_schedule_and_tags_are_those_people_know(bag: Any, dag_id: str) -> None:
+    assert bag["dags"][dag_id]["schedule"] == SCHEDULES[dag_id]
+    assert bag["dags"][dag_id]["tags"] == TAGS[dag_id]
+
+
+@each_dag
+def test_a_dag_explains_itself_and_never_piles_up(bag: Any, dag_id: str) -> None:
+    dag = bag["dags"][dag_id]
+
+    assert dag["doc"].strip().startswith("# ")
+    assert dag["catchup"] is False
+    assert dag["max_active_runs"] == 1
+    assert 3600 <= dag["dagrun_timeout"] <= 24 * 3600
+    assert dag["on_failure"] == ["TelegramNotifier"]
+
+
+@each_dag
+def test_a_dag_file_only_wires(dag_id: str) -> None:
+    source = (DAGS / f"{dag_id}.py").read_text()
+
+    assert len(source.splitlines()) < 80
+    assert source.count("def ") == 1
+
+
+def test_every_task_is_retried_with_backoff_limited_in_time_and_reported(bag: Any) -> None:
+    for name, task in tasks_of(bag).items():
+        policy = {key: task[key] for key in ("retries", "retry_delay", "backoff", "max_retry_delay")}
+        assert policy == {"retries": 2, "retry_delay": 60, "backoff": 2.0, "max_retry_delay": 900}, name
+        assert task["execution_timeout"] == 7200, name
+        assert task["on_failure"] == task["on_retry"] == ["TelegramNotifier"], name
+
+
+def test_exactly_the_last_task_of_each_dag_tells_the_success(bag: Any) -> None:
+    assert {name for name, task in tasks_of(bag).items() if task["on_success"]} == LAST_TASKS
+
+
+def test_every_written_thing_is_an_asset(bag: Any) -> None:
+    assert {name: task["outlets"] for name, task in tasks_of(bag).items() if task["outlets"]} == {
+        name: [uri] for name, uri in OUTLETS.items()
+    }
+
+
+def test_spark_tasks_are_exactly_these_on_the_one_connection_in_utc(bag: Any) -> None:
+    spark = {name: task for name, task in tasks_of(bag).items() if task["operator"] == "@task.pyspark"}
+
+    assert spark.keys() == SPARK_TASKS
+    for task in spark.values():
+        assert task["conn_id"] == "spark_default"
+        assert task["config"]["spark.sql.session.timeZone"] == "UTC"
+
+
+def test_a_dictionary_is_one_xcom(bag: Any) -> None:
+    assert not any(task["multiple_outputs"] for task in tasks_of(bag).values())
+
+
+def test_the_sensor_gives_its_slot_back_and_ends_some_day(bag: Any) -> None:
+    sensor = tasks_of(bag)["load_candidates_ranked", "wait_for_candidates"]
+
+    assert sensor["operator"] == "@task.sensor"
+    assert sensor["mode"] == "reschedule"
+    assert sensor["timeout"] == 12 * 3600
+    assert bag["dags"]["load_candidates_ranked"]["dagrun_timeout"] > sensor["timeout"]
+
+
+def test_the_form_of_the_pipeline_asks_for_the_input(bag: Any) -> None:
+    dag = bag["dags"]["etl_train_test_pipeline"]
+
+    assert dag["params"] == {"input_path": "sample_data/online_retail.parquet"}
+    assert dag["tasks"]["spark_etl"]["arguments"]["input_path"] == "{{ params.input_path }}"
+
+
+def test_no_argument_stands_on_a_logical_date(bag: Any) -> None:
+    # A run started from the UI or by REST may have none.
+    for name, task in tasks_of(bag).items():
+        for value in task["arguments"].values():
+            assert not any(word in value for word in ("{{ ds", "{{ ts", "logical_date", "data_interval")), name
+
+
+def test_a_dag_serializes_alike_in_every_process(bag: Any) -> None:
+    # A memory address in it would make a new DAG version at each parse.
+    for dag in bag["dags"].values():
+        assert " at 0x" not in dag["serialized"]
+
+
+def test_parsing_loads_nothing_heavy(bag: Any) -> None:
+    assert bag["heavy"] == []
+
+
+def test_airflow_takes_no_package_of_ours_for_a_plugin(bag: Any) -> None:
+    # Without .airflowignore it executes every file under plugins/ and registers it by its bare name.
+    assert bag["bare_modules"] == []
+
+
+@pytest.mark.parametrize("module", [etl, evaluate, export, futures, hand_over, ranked_data, train])
+def test_no_step_has_a_parameter_that_airflow_would_fill(module: Any) -> None:
+    from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
+
+    for name, step in inspect.getmembers(module, inspect.isfunction):
+        if step.__module__ == module.__name__ and not name.startswith("_"):
+            assert not KNOWN_CONTEXT_KEYS & inspect.signature(step).parameters.keys(), name
