@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shortlist.errors import SetupError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from embedded.postgres import EmbeddedPostgres
 
 PROJECT = Path(__file__).resolve().parents[1]
 MINIMUM_DISK_BYTES = 3 * 1024**3
 
 # Variables of another Airflow, Spark or Python set-up would lead tasks there.
 _FOREIGN = ("AIRFLOW__", "AIRFLOW_CONFIG", "SPARK_HOME", "SPARK_CONF_DIR", "SPARK_MASTER", "PYSPARK_", "PYTHONPATH")
-
-_SPARK_DEFAULTS = """\
-spark.driver.memory {memory}m
-spark.sql.warehouse.dir {folder}/warehouse
-spark.ui.enabled false
-spark.ui.showConsoleProgress false
-"""
 
 _SPARK_LOGGING = """\
 rootLogger.level = warn
@@ -41,21 +44,26 @@ def home_folder() -> Path:
     return Path(os.environ.get("SHORTLIST_HOME") or PROJECT / ".airflow").absolute()
 
 
-def prepare(home: Path, logs: Path) -> None:
+def log_folder(home: Path) -> Path:
+    """Return the folder of everything that is not for the screen."""
+    return home / "logs"
+
+
+def prepare(home: Path) -> None:
     """Create the folders, the Spark settings and, once, the secrets.
 
     Raises:
         SetupError: If the disk is nearly full or a folder cannot be written.
     """
     try:
-        for folder in (home, logs, home / "spark" / "scratch"):
+        for folder in (home, log_folder(home), home / "spark" / "scratch"):
             folder.mkdir(parents=True, exist_ok=True)
         home.chmod(0o711)  # the database server may run as another user, who must pass
         (home / "spark" / "spark-defaults.conf").write_text(
-            _SPARK_DEFAULTS.format(memory=driver_megabytes(), folder=home / "spark"), encoding="utf-8"
+            f"spark.sql.warehouse.dir {home}/spark/warehouse\n", encoding="utf-8"
         )
         (home / "spark" / "log4j2.properties").write_text(
-            _SPARK_LOGGING.format(log=logs / "spark.log"), encoding="utf-8"
+            _SPARK_LOGGING.format(log=log_folder(home) / "spark.log"), encoding="utf-8"
         )
         _write_secrets(home)
     except OSError as error:
@@ -71,12 +79,67 @@ def prepare(home: Path, logs: Path) -> None:
         )
 
 
-def environment(home: Path, logs: Path, *, java_home: Path, database_url: str, api_port: int = 8080) -> dict[str, str]:
+@contextmanager
+def exclusive(home: Path, command: str) -> Iterator[None]:
+    """Keep two commands from working in the same home.
+
+    Raises:
+        SetupError: If another one does.
+    """
+    with (home / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise SetupError(
+                f"`make {lock.read().partition(' ')[0]}` is still at work in {home}: wait for its end, or `make stop`."
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{command} {os.getpid()}")
+        lock.flush()
+        yield
+
+
+def stop(home: Path) -> None:
+    """Interrupt the command that works in this home, wait for its end, and stop a database that was left behind."""
+    from embedded.postgres import EmbeddedPostgres
+
+    if not home.is_dir():
+        return
+    with (home / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            os.kill(int(lock.read().partition(" ")[2]), signal.SIGINT)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if (home / "postgres").is_dir():
+            EmbeddedPostgres(home / "postgres").stop()
+
+
+def database(home: Path) -> AbstractContextManager[str]:
+    """Return the database to publish to: `$RECS_DATABASE_URL`, else one of our own that runs inside the `with` block.
+
+    Entering gives the URL, which holds the password.
+    """
+    from embedded.postgres import EmbeddedPostgres
+
+    if url := os.environ.get("RECS_DATABASE_URL"):
+        return nullcontext(url)
+    return _running(EmbeddedPostgres(home / "postgres"))
+
+
+@contextmanager
+def _running(server: EmbeddedPostgres) -> Iterator[str]:
+    with server:
+        yield server.url
+
+
+def environment(home: Path, *, java_home: Path, database_url: str, api_port: int = 8080) -> dict[str, str]:
     """Return the whole environment of a process that runs DAGs or Airflow's servers.
 
     Args:
         home: Folder prepared by `prepare`.
-        logs: Folder for everything that is not for the screen.
         java_home: From `embedded.java.choose_java`.
         database_url: Of the database that recommendations are published to; holds its password.
         api_port: Of Airflow's UI.
@@ -91,7 +154,7 @@ def environment(home: Path, logs: Path, *, java_home: Path, database_url: str, a
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs / "airflow"),
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(log_folder(home)),
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
         "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "steps=INFO shortlist=INFO",
         "AIRFLOW__API__HOST": "127.0.0.1",
@@ -103,6 +166,7 @@ def environment(home: Path, logs: Path, *, java_home: Path, database_url: str, a
         "RECS_DATABASE_URL": database_url,
         "JAVA_HOME": str(java_home),
         "SPARK_CONF_DIR": str(home / "spark"),
+        "SPARK_DRIVER_MEMORY": f"{driver_megabytes()}m",
         "SPARK_LOCAL_DIRS": str(home / "spark" / "scratch"),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_PYTHON": sys.executable,

@@ -1,0 +1,72 @@
+"""The commands behind the Makefile."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from embedded import home
+from shortlist.errors import SetupError, ShortlistError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code. A known error is one paragraph on stderr and the code 1.
+    """
+    parser = argparse.ArgumentParser(prog="python -m embedded", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="run all DAGs and show recommendations")
+    demo.add_argument("--data", help="interaction file, folder or glob instead of [input].path")
+    demo.add_argument("--config", help="settings file instead of config/pipeline.toml")
+    ui = commands.add_parser("ui", help="start the Airflow UI")
+    ui.add_argument("--port", type=int, default=8080)
+    commands.add_parser("stop", help="stop what runs in the embedded home")
+    commands.add_parser("psql", help="open a database shell")
+    validate = commands.add_parser("validate", help="check a file against the settings")
+    validate.add_argument("file")
+    validate.add_argument("--config", help="settings file instead of config/pipeline.toml")
+    rollback = commands.add_parser("rollback", help="serve the previous generation of a view again")
+    rollback.add_argument("view")
+    try:
+        return _run(parser.parse_args(arguments))
+    except ShortlistError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Each command imports only what it needs: `make stop` should not wait for Spark's packages.
+    if options.command == "demo":
+        from embedded.demo import run_demo
+
+        return run_demo(options.data, options.config)
+    if options.command == "ui":
+        from embedded.ui import run_ui
+
+        return run_ui(options.port)
+    if options.command == "stop":
+        home.stop(home.home_folder())
+    if options.command == "psql":
+        return _psql()
+    return 0
+
+
+def _psql() -> int:
+    from embedded.postgres import EmbeddedPostgres
+
+    folder = home.home_folder() / "postgres"
+    if not folder.is_dir():
+        raise SetupError("There are no tables yet: run `make demo` first.")
+    server = EmbeddedPostgres(folder)
+    with server:
+        ...
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

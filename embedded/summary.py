@@ -1,0 +1,202 @@
+"""What a run of the demo achieved, for programs (`data/summary.json`) and on the screen."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from embedded import report
+from embedded.progress import printable
+from shortlist.stores import files
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from rich.console import Console
+
+    from shortlist.settings import Settings
+
+_VIEWS = ("default_recs", "online_recs", "candidates_train", "candidates_inference", "personal_recs")
+_HISTORY_SHOWN = 6
+_RECS_SHOWN = 10
+
+# A light, a middling and a heavy user: those at a quarter, half and nine tenths of all history lengths.
+_EXAMPLE_USERS = """
+WITH lengths AS (
+    SELECT user_id, row_number() OVER (ORDER BY count(*), user_id) AS place, count(*) OVER () AS users
+    FROM user_history JOIN (SELECT user_id FROM personal_recs WHERE rank = 1) AS served USING (user_id)
+    GROUP BY user_id
+)
+SELECT user_id FROM lengths
+WHERE place IN (ceil(users * 0.25), ceil(users * 0.5), ceil(users * 0.9)) ORDER BY place
+"""
+_HISTORY = """
+SELECT item_id, coalesce(title, item_id) AS title, to_char(time AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS date
+FROM user_history LEFT JOIN items USING (item_id) WHERE user_id = %s ORDER BY time DESC, item_id
+"""
+_RECOMMENDATIONS = """
+SELECT rank, item_id, coalesce(title, item_id) AS title, score, source
+FROM personal_recs LEFT JOIN items USING (item_id) WHERE user_id = %s ORDER BY rank
+"""
+
+
+def collect(
+    settings: Settings, url: str, *, ranker_path: str, started: datetime, seconds: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Gather counts, metrics, examples, times and places of a finished run.
+
+    Args:
+        settings: Tells where the reports of the steps lie.
+        url: Of the database with the served views.
+        ranker_path: Version folder with `metrics.json`.
+        started: When the run began.
+        seconds: From `Progress.seconds`.
+    """
+    from embedded.home import home_folder
+
+    etl = files.read_json(settings.paths.etl_report)
+    run = f"{started:%Y%m%dT%H%M%S}"
+    return {
+        "run": run,
+        "started": started.isoformat(timespec="seconds"),
+        "data": settings.input.path,
+        "rows": {name: etl[name] for name in ("read", "accepted", "rejected", "tolerated")},
+        "interactions": {name: etl[name] for name in ("users", "items", "first", "last", "fingerprint")},
+        "evaluation": files.read_json(f"{ranker_path}/metrics.json"),
+        **_read_tables(url),
+        "seconds": seconds,
+        "total_seconds": round(sum(step["seconds"] for step in seconds), 1),
+        "where": {
+            "report": f"{settings.paths.reports}/{run}/index.html",
+            "stage_one_models": settings.paths.model_versions,
+            "ranker": ranker_path,
+            "quarantine": settings.paths.quarantine,
+            "logs": str(home_folder() / "logs"),
+            "tables": "make psql",
+        },
+    }
+
+
+def write(settings: Settings, results: dict[str, Any]) -> None:
+    """Write `data/summary.json` and the HTML report."""
+    files.write_bytes(results["where"]["report"], report.render(results).encode())
+    files.write_json(f"{settings.paths.root}/data/summary.json", results)
+
+
+def show(console: Console, results: dict[str, Any]) -> None:
+    """Print the results."""
+    _show_rows(console, results)
+    _show_metrics(console, results["evaluation"])
+    for example in results["examples"]:
+        _show_example(console, example)
+    _show_seconds(console, results)
+    where = results["where"]
+    places = Table.grid(padding=(0, 2))
+    for name, place in (
+        ("tables", f"{', '.join(results['published'])}: {where['tables']}"),
+        ("report", where["report"]),
+        ("models", f"{where['stage_one_models']}, {where['ranker']}"),
+        ("rejected rows", where["quarantine"]),
+        ("logs", where["logs"]),
+    ):
+        places.add_row(Text(name, style="bold"), Text(place, overflow="fold"))
+    console.print()
+    console.print(places)
+
+
+def cell(value: dict[str, float] | None) -> str:
+    """Return a metric as text, with its interval where there is one."""
+    if value is None:
+        return ""
+    interval = f" ({value['low']:.3f}–{value['high']:.3f})" if "low" in value else ""
+    return f"{value['mean']:.3f}{interval}"
+
+
+def _read_tables(url: str) -> dict[str, Any]:
+    import psycopg2
+    from psycopg2.extras import RealDictCursor
+
+    with closing(psycopg2.connect(url)) as connection, connection.cursor(cursor_factory=RealDictCursor) as cursor:
+
+        def rows(query: str, *arguments: str) -> list[dict[str, Any]]:
+            cursor.execute(query, arguments)
+            return [dict(row) for row in cursor.fetchall()]
+
+        published = {view: rows(f"SELECT count(*) AS rows FROM {view}")[0]["rows"] for view in _VIEWS}  # noqa: S608
+        examples = [
+            {
+                "user_id": user["user_id"],
+                "history": rows(_HISTORY, user["user_id"]),
+                "recommendations": rows(_RECOMMENDATIONS, user["user_id"]),
+            }
+            for user in rows(_EXAMPLE_USERS)
+        ]
+    return {"published": published, "examples": examples}
+
+
+def _show_rows(console: Console, results: dict[str, Any]) -> None:
+    rows, facts = results["rows"], results["interactions"]
+    table = Table(title=f"Rows of {printable(results['data'])}", title_justify="left", title_style="bold")
+    table.add_column("outcome")
+    table.add_column("rows", justify="right")
+    table.add_row("accepted", f"{rows['accepted']:,}")
+    for reason, count in sorted(rows["rejected"].items(), key=lambda item: -item[1]):
+        note = " (tolerated)" if reason in rows["tolerated"] else ""
+        table.add_row(f"rejected: {reason}{note}", f"{count:,}")
+    table.add_row("read", f"{rows['read']:,}", style="bold")
+    console.print()
+    console.print(table)
+    console.print(f"{facts['users']:,} users and {facts['items']:,} items, {facts['first']} to {facts['last']}")
+
+
+def _show_metrics(console: Console, evaluation: dict[str, Any]) -> None:
+    window = evaluation["window"]
+    title = f"Held-out window {window['from']} to {window['to']}, {evaluation['users']:,} users, with 95 % intervals"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("model", no_wrap=True)
+    for metric in report.METRICS.values():
+        table.add_column(metric, justify="right")
+    for model, name in report.MODELS.items():
+        values = evaluation["models"].get(model, {})
+        table.add_row(name, *(cell(values.get(metric)).replace(" (", "\n(") for metric in report.METRICS))
+    console.print()
+    console.print(table)
+
+
+def _show_example(console: Console, example: dict[str, Any]) -> None:
+    history, recommendations = example["history"], example["recommendations"]
+    columns = Table(
+        title=f"User {printable(example['user_id'])}: {len(history)} items so far, newest first",
+        title_justify="left",
+        title_style="bold",
+    )
+    columns.add_column("history")
+    columns.add_column("recommended")
+    columns.add_column("source")
+    for place in range(max(min(len(history), _HISTORY_SHOWN), min(len(recommendations), _RECS_SHOWN))):
+        taken = history[place] if place < min(len(history), _HISTORY_SHOWN) else None
+        offered = recommendations[place] if place < min(len(recommendations), _RECS_SHOWN) else None
+        columns.add_row(
+            Text(f"{taken['date']}  {printable(taken['title'])}" if taken else ""),
+            Text(f"{offered['rank']:>2}  {printable(offered['title'])}" if offered else ""),
+            Text(str(offered["source"]) if offered else ""),
+        )
+    console.print()
+    console.print(columns)
+
+
+def _show_seconds(console: Console, results: dict[str, Any]) -> None:
+    table = Table(title="Seconds", title_justify="left", title_style="bold")
+    table.add_column("group")
+    table.add_column("step")
+    table.add_column("seconds", justify="right")
+    group = ""
+    for step in results["seconds"]:
+        table.add_row(step["group"] if step["group"] != group else "", step["step"], f"{step['seconds']:.1f}")
+        group = step["group"]
+    table.add_row("all", "", f"{results['total_seconds']:.1f}", style="bold")
+    console.print()
+    console.print(table)
