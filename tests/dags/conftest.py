@@ -19,12 +19,10 @@ PROBES = Path(__file__).parent / "probes"
 
 collect_ignore_glob = ["probes/*"]
 
-RunProbe = "Callable[..., Any]"
-
 
 @pytest.fixture(scope="session")
 def run_probe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """Run a script of `probes/` with an Airflow home of its own; returns the JSON on its last line."""
+    """Run a script of `probes/` with an Airflow home of its own; returns the JSON it writes, and its output."""
 
     def run(script: str, dags_folder: Path, **environment: str) -> Any:
         home = tmp_path_factory.mktemp("airflow")
@@ -37,6 +35,7 @@ def run_probe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
                 "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT / "plugins"),
                 "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
                 "DATA_ROOT": str(home / "root"),
+                "PROBE_RESULT": str(home / "result.json"),
                 **environment,
             },
             capture_output=True,
@@ -45,10 +44,7 @@ def run_probe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
             check=False,
         )
         assert finished.returncode == 0, finished.stdout + finished.stderr
-        return {
-            **json.loads(finished.stdout.splitlines()[-1]),
-            "output": finished.stdout + finished.stderr,
-        }
+        return json.loads((home / "result.json").read_text()) | {"output": finished.stdout + finished.stderr}
 
     return run
 

@@ -1,4 +1,4 @@
-"""Loads the DAG folder as the dag-processor does and prints what is in it as JSON."""
+"""Loads the DAG folder as the dag-processor does and writes what is in it as JSON."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def describe(dag: object) -> dict:
     }
 
 
-print(
+Path(os.environ["PROBE_RESULT"]).write_text(
     json.dumps(
         {
             "import_errors": bag.import_errors,
