@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LONGEST_LINE = 500
+_HEADLINE = "ndcg@10"
 
 
 def success(*, dag_id: str, run_id: str, results: Mapping[str, object]) -> str:
@@ -23,7 +24,7 @@ def success(*, dag_id: str, run_id: str, results: Mapping[str, object]) -> str:
     Args:
         dag_id: Of the run.
         run_id: Of the run.
-        results: What the tasks returned, by task id. Dictionaries are shown, a line each; the rest is not.
+        results: What the tasks returned, by task id. A line for each that returned counts or metrics.
 
     Example:
         >>> print(success(dag_id="load_default_recs", run_id="manual", results={"publish": {"rows": 1200}}))
@@ -94,13 +95,19 @@ def send_message(text: str) -> bool:
     return True
 
 
-def _facts(result: object, name: str = "") -> list[str]:
-    """Numbers and short words of a dictionary, and of the dictionaries in it."""
-    if isinstance(result, dict):
-        return [fact for key, value in result.items() for fact in _facts(value, f"{name} {key}".strip())]
-    if not name or isinstance(result, bool) or not isinstance(result, int | float):
+def _facts(result: object) -> list[str]:
+    """Counts, rejected rows by reason, and NDCG@10 of each model; a message is no place for every metric."""
+    if not isinstance(result, dict):
         return []
-    return [f"{name} {result:,}" if isinstance(result, int) else f"{name} {result:.4g}"]
+    facts = []
+    for name, value in result.items():
+        if name == "models":
+            facts += [f"NDCG@10 {model} {metrics[_HEADLINE]['mean']:.4f}" for model, metrics in value.items()]
+        elif name == "rejected":
+            facts += [f"rejected {reason} {count:,}" for reason, count in value.items()]
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            facts.append(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:.4g}")
+    return facts
 
 
 def _reason(error: object) -> str:

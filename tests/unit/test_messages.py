@@ -38,7 +38,15 @@ def test_success_tells_counts_and_metrics_and_leaves_out_paths() -> None:
             "spark_etl": {"read": 541909, "rejected": {"missing_user": 135080}, "first": "2010-12-01"},
             "create_futures": None,
             "find_latest_model": "models/artifacts/version_1",
-            "spark_test_recommender": {"als": {"ndcg@10": 0.123456}, "beats_popular": True},
+            "spark_test_recommender": {
+                "users": 900,
+                "models": {
+                    "popular": {"ndcg@10": {"mean": 0.0412, "low": 0.04, "high": 0.05}},
+                    "als": {"ndcg@10": {"mean": 0.123456, "low": 0.1, "high": 0.2}, "recall@10": {"mean": 0.3}},
+                },
+                "passed": True,
+                "share": 0.25,
+            },
         },
     )
 
@@ -46,7 +54,7 @@ def test_success_tells_counts_and_metrics_and_leaves_out_paths() -> None:
         "✅ <b>etl_train_test_pipeline</b> succeeded",
         "manual__1",
         "<b>spark_etl</b> read 541,909, rejected missing_user 135,080",
-        "<b>spark_test_recommender</b> als ndcg@10 0.1235",
+        "<b>spark_test_recommender</b> users 900, NDCG@10 popular 0.0412, NDCG@10 als 0.1235, share 0.25",
     ]
 
 
