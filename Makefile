@@ -1,6 +1,6 @@
 # Every command of the project. Each one first makes or updates .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui stop validate rollback test check format lock clean
+.PHONY: help setup demo ui stop psql validate rollback test check format lock clean
 RUN := PYTHONPATH=plugins .venv/bin/python -m embedded
 # Set on many machines; without compiled files every start would take seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
@@ -21,6 +21,9 @@ ui: setup ## Start the Airflow UI on the same tables and DAGs. PORT=8080
 
 stop: ## Stop what `make ui` or an interrupted command left running
 	@if [ -x .venv/bin/python ]; then $(RUN) stop; fi
+
+psql: setup ## Open a shell on the tables
+	@$(RUN) psql
 
 validate: setup ## Check a file against the settings without writing anything. FILE=path, CONFIG=file.toml
 	@$(RUN) validate "$(FILE)" $(if $(CONFIG),--config "$(CONFIG)")

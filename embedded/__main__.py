@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
+import signal
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embedded import home
 from shortlist.errors import SetupError, ShortlistError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,23 +52,40 @@ def _run(options: argparse.Namespace) -> int:
         from embedded.ui import run_ui
 
         return run_ui(options.port)
-    if options.command == "stop":
-        home.stop(home.home_folder())
+    if options.command == "rollback":
+        return _roll_back(options.view)
     if options.command == "psql":
         return _psql()
+    home.stop(home.home_folder())
+    return 0
+
+
+def _roll_back(view: str) -> int:
+    from steps.hand_over import roll_back
+
+    with home.database(_existing_home()) as url:
+        os.environ["RECS_DATABASE_URL"] = url
+        result = roll_back(view=view)
+    print(
+        f"{result['dataset']} shows generation {result['to']} of the week {result['week']} again"
+        f" (run {result['run_key']}) instead of generation {result['from']}."
+    )
     return 0
 
 
 def _psql() -> int:
     from embedded.postgres import EmbeddedPostgres
 
-    folder = home.home_folder() / "postgres"
-    if not folder.is_dir():
-        raise SetupError("There are no tables yet: run `make demo` first.")
-    server = EmbeddedPostgres(folder)
-    with server:
-        ...
-    return 0
+    with EmbeddedPostgres(_existing_home() / "postgres") as server:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for psql: it cancels a query there
+        return server.shell()
+
+
+def _existing_home() -> Path:
+    folder = home.home_folder()
+    if not (folder / "postgres").is_dir() and "RECS_DATABASE_URL" not in os.environ:
+        raise SetupError(f"There are no tables in {folder} yet: run `make demo` first.")
+    return folder
 
 
 if __name__ == "__main__":

@@ -28,15 +28,17 @@ MINIMUM_DISK_BYTES = 512 * 1024**2
 
 _HOST = "127.0.0.1"
 _UNPRIVILEGED = "nobody"
-_SERVER_SETTINGS = f"""
-listen_addresses = '{_HOST}'
-unix_socket_directories = ''
-shared_buffers = 256MB
-max_wal_size = 2GB
-wal_level = minimal   # no replica: bulk loads into new tables may skip the log
-max_wal_senders = 0
-jit = off
-"""
+_SERVER_SETTINGS = {
+    "listen_addresses": _HOST,
+    "unix_socket_directories": "",
+    "shared_buffers": "256MB",
+    "max_wal_size": "2GB",
+    "wal_level": "minimal",  # nobody replicates this server
+    "max_wal_senders": "0",
+    "jit": "off",
+    # More rounds slow down guessing, and every login; 192 random bits cannot be guessed.
+    "scram_iterations": "1",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,11 @@ class EmbeddedPostgres:
         if (self._data / "postmaster.pid").exists() and self._run("pg_ctl", "-D", str(self._data), "status") == "":
             self._run_or_raise("pg_ctl", "-D", str(self._data), "-m", "fast", "-w", "stop")
         self._started_here = False
+
+    def shell(self) -> int:
+        """Open `psql` on the running server's database, and return its exit code."""
+        command = [str(self._binaries / "psql"), "-h", _HOST, "-p", str(self.port), "-U", USER, DATABASE]
+        return subprocess.run(command, env=os.environ | {"PGPASSWORD": self._password()}).returncode
 
     def __enter__(self) -> Self:
         self.start()
@@ -218,9 +225,8 @@ class EmbeddedPostgres:
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
             "--no-sync",
+            *(f"--set={name}={value}" for name, value in _SERVER_SETTINGS.items()),
         )
-        with (new / "postgresql.conf").open("a", encoding="utf-8") as file:
-            file.write(_SERVER_SETTINGS)
         new.rename(self._data)
 
     def _launch(self) -> None:
