@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from shortlist.columns import AVAILABLE, CATEGORY, ITEM, RAW, REASON, SOURCE_FILE, SOURCE_ROW, TIME, TITLE, USER, WEIGHT
@@ -13,7 +14,6 @@ from shortlist.stores import files, readers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import datetime
 
     from pyspark.sql import Column, DataFrame, Row, SparkSession
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _NO: Final = ("false", "f", "0", "0.0", "no", "n", "off")
 
 
-def run_etl(spark: SparkSession, *, settings: Settings, as_of: str) -> dict[str, Any]:
+def run_etl(spark: SparkSession, *, settings: Settings, as_of: str, input_path: str | None = None) -> dict[str, Any]:
     """Turn the input files into train and test interactions, the item catalogue and the quarantine.
 
     All outputs are written under a temporary folder and put in place together at the end: a run that fails leaves
@@ -34,6 +34,7 @@ def run_etl(spark: SparkSession, *, settings: Settings, as_of: str) -> dict[str,
         spark: Session owned by the caller; may be a Spark Connect one.
         settings: Input, rules, split, paths.
         as_of: ISO time of the run. Interactions more than a day later are rejected.
+        input_path: Read this instead of `settings.input.path`.
 
     Returns:
         The report that also lies at `settings.paths.etl_report`: files, counts, cuts, fingerprint.
@@ -43,6 +44,8 @@ def run_etl(spark: SparkSession, *, settings: Settings, as_of: str) -> dict[str,
         RejectedRowsError: If more rows were rejected than `[interactions].max_rejected_share` allows.
         EmptyInteractionsError: If nothing is left, or nothing on one side of the split.
     """
+    if input_path:
+        settings = replace(settings, input=replace(settings.input, path=input_path))
     new = f"{settings.paths.processed}/_new"
     files.remove(new)
     found = readers.list_files(settings.input.path)
