@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 import tempfile
@@ -14,15 +13,12 @@ import pytest
 
 from embedded.postgres import EmbeddedPostgres
 from shortlist.stores.database import Database, ensure_schema
-
 from tests.fake_bot_api import FakeBotApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pyspark.sql import SparkSession
-
-_database_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -66,15 +62,22 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def database(postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """A database of its own for each test, with empty tables; `$RECS_DATABASE_URL` names it."""
-    name = f"test_{next(_database_numbers)}"
-    _execute(postgres.url, f"CREATE DATABASE {name} STRATEGY file_copy")
-    database = Database(postgres.url.removesuffix("recs") + name)
-    monkeypatch.setenv("RECS_DATABASE_URL", database.url)
+def database(postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """The database `recs` with empty tables; `$RECS_DATABASE_URL` names it."""
+    monkeypatch.setenv("RECS_DATABASE_URL", postgres.url)
+    return empty_database(postgres)
+
+
+def empty_database(postgres: EmbeddedPostgres) -> Database:
+    _execute(
+        postgres.url,
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    _execute(postgres.url, "DROP SCHEMA IF EXISTS internal CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    database = Database(postgres.url)
     ensure_schema(database)
-    yield database
-    _execute(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+    return database
 
 
 def _execute(url: str, statement: str) -> None:

@@ -187,7 +187,7 @@ def _known_items(dataset: Dataset, rows: str, served: Mapping[str, int]) -> Iter
         f"an item that {ITEMS.name} does not have",
         " UNION ALL ".join(
             f"SELECT DISTINCT {_label(name)} FROM {rows}"
-            f" WHERE NOT EXISTS (SELECT FROM {items} AS i WHERE i.{ITEM} = rows.{name})"
+            f" WHERE {name} <> '' AND NOT EXISTS (SELECT FROM {items} AS i WHERE i.{ITEM} = rows.{name})"
             for name in item_columns
         ),
         missing,
