@@ -17,7 +17,7 @@ METRICS = {
     "recall@10": "recall@10",
     "map@10": "MAP@10",
     "hit_rate@10": "hit rate@10",
-    "coverage@10": "coverage@10",
+    "coverage@10": "coverage",
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -111,7 +113,7 @@ def cell(value: dict[str, float] | None) -> str:
     """Return a metric as text, with its interval where there is one."""
     if value is None:
         return ""
-    interval = f" ({value['low']:.3f}–{value['high']:.3f})" if "low" in value else ""
+    interval = f" {value['low']:.3f}–{value['high']:.3f}" if "low" in value else ""
     return f"{value['mean']:.3f}{interval}"
 
 
@@ -137,9 +139,15 @@ def _read_tables(url: str) -> dict[str, Any]:
     return {"published": published, "examples": examples}
 
 
+def _table(title: str) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+
+
 def _show_rows(console: Console, results: dict[str, Any]) -> None:
     rows, facts = results["rows"], results["interactions"]
-    table = Table(title=f"Rows of {printable(results['data'])}", title_justify="left", title_style="bold")
+    table = _table(escape(f"Rows of {printable(results['data'])}"))
     table.add_column("outcome")
     table.add_column("rows", justify="right")
     table.add_row("accepted", f"{rows['accepted']:,}")
@@ -155,24 +163,20 @@ def _show_rows(console: Console, results: dict[str, Any]) -> None:
 def _show_metrics(console: Console, evaluation: dict[str, Any]) -> None:
     window = evaluation["window"]
     title = f"Held-out window {window['from']} to {window['to']}, {evaluation['users']:,} users, with 95 % intervals"
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = _table(title)
     table.add_column("model", no_wrap=True)
     for metric in report.METRICS.values():
         table.add_column(metric, justify="right")
     for model, name in report.MODELS.items():
         values = evaluation["models"].get(model, {})
-        table.add_row(name, *(cell(values.get(metric)).replace(" (", "\n(") for metric in report.METRICS))
+        table.add_row(name, *(cell(values.get(metric)).replace(" ", "\n") for metric in report.METRICS))
     console.print()
     console.print(table)
 
 
 def _show_example(console: Console, example: dict[str, Any]) -> None:
     history, recommendations = example["history"], example["recommendations"]
-    columns = Table(
-        title=f"User {printable(example['user_id'])}: {len(history)} items so far, newest first",
-        title_justify="left",
-        title_style="bold",
-    )
+    columns = _table(escape(f"User {printable(example['user_id'])}: {len(history)} items so far, newest first"))
     columns.add_column("history")
     columns.add_column("recommended")
     columns.add_column("source")
@@ -189,7 +193,7 @@ def _show_example(console: Console, example: dict[str, Any]) -> None:
 
 
 def _show_seconds(console: Console, results: dict[str, Any]) -> None:
-    table = Table(title="Seconds", title_justify="left", title_style="bold")
+    table = _table("Seconds")
     table.add_column("group")
     table.add_column("step")
     table.add_column("seconds", justify="right")
