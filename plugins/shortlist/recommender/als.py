@@ -28,8 +28,9 @@ class Factors:
 def fit(pairs: DataFrame, config: AlsSettings) -> Factors:
     """Factorise the preferences of users for items.
 
-    Hu, Koren, Volinsky 2008, "Collaborative Filtering for Implicit Feedback Datasets". Every pair is
-    a preference of 1 held with confidence 1 + alpha · weight, every other one of 0 with confidence 1. The regularization is scaled by the number of pairs of the user or item (Zhou et al. 2008).
+    Hu, Koren, Volinsky 2008, "Collaborative Filtering for Implicit Feedback Datasets". Every pair is a preference of 1
+    held with confidence 1 + alpha · weight, every other one of 0 with confidence 1. The regularization is scaled by
+    the number of pairs of the user or item (Zhou et al. 2008).
 
     Args:
         pairs: One row a user and item: user_index int, item_index int, weight float > 0.

@@ -141,7 +141,8 @@ def hit_rate(lists: Lists, k: int) -> NDArray[np.float64]:
     """
     import numpy as np
 
-    return np.any(lists.hits[:, :k], axis=1).astype(np.float64)
+    values: NDArray[np.float64] = np.any(lists.hits[:, :k], axis=1).astype(np.float64)
+    return values
 
 
 def coverage(lists: Lists, k: int, n_items: int) -> float:

@@ -85,9 +85,10 @@ def fit(histories: DataFrame, n_items: int, config: SimilaritySettings) -> DataF
         .join(f.broadcast(alone.toDF("second", "n_second")), on="second", how="inner")
         .select("first", "second", score.cast("float").alias(SCORE))
     )
-    both = upper.select(f.inline(f.array(f.struct("first", "second", SCORE), f.struct("second", "first", SCORE))))
+    both = upper.unionByName(upper.select(f.col("second").alias("first"), f.col("first").alias("second"), SCORE))
     return (
-        both.toDF(ITEM_INDEX, SIMILAR_INDEX, SCORE)
+        both.select("first", "second", SCORE)
+        .toDF(ITEM_INDEX, SIMILAR_INDEX, SCORE)
         .withColumn(
             RANK, f.row_number().over(Window.partitionBy(ITEM_INDEX).orderBy(f.col(SCORE).desc(), SIMILAR_INDEX))
         )

@@ -1,0 +1,172 @@
+"""Folders of trained models, `version_<UTC timestamp>`: written under a temporary name, renamed when complete."""
+
+from __future__ import annotations
+
+import functools
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from shortlist.columns import AVAILABLE, CATEGORY, FACTORS, ITEM, ITEM_INDEX, SCORE, SIMILAR_INDEX
+from shortlist.errors import ModelVersionError
+from shortlist.recommender.candidates import ITEM_FEATURES, ItemState
+from shortlist.stores import files
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from catboost import CatBoost
+    from numpy.typing import NDArray
+
+MANIFEST = "manifest.json"
+METRICS = "metrics.json"
+
+# The moments stage one is trained for: before the target window, before the test window, after everything.
+HISTORY, TRAIN, ALL = "history", "train", "all"
+
+_LIBRARIES = ("apache-airflow", "catboost", "numpy", "pandas", "pyarrow", "pyspark", "scipy")
+
+
+def begin(folder: str, name: str) -> str:
+    """Return the temporary path of a new version, empty. A version that was begun and not completed is thrown away."""
+    path = f"{folder}/_{name}"
+    files.remove(path)
+    return path
+
+
+def complete(folder: str, name: str, manifest: dict[str, Any]) -> str:
+    """Write the manifest and give the version its name. An older attempt of the same name is replaced.
+
+    Returns:
+        The path of the version.
+    """
+    libraries = {}
+    for library in _LIBRARIES:
+        try:
+            libraries[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    path = f"{folder}/_{name}"
+    files.write_json(f"{path}/{MANIFEST}", {"version": name, **manifest, "libraries": libraries})
+    files.replace(path, f"{folder}/{name}")
+    return f"{folder}/{name}"
+
+
+def find_latest(folder: str) -> str:
+    """Return the path of the newest complete version.
+
+    Raises:
+        ModelVersionError: If there is none.
+    """
+    from pyarrow import fs
+
+    filesystem, path = files.resolve(folder)
+    found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    names = sorted(info.base_name for info in found if info.base_name.startswith("version_"))
+    complete_ = [name for name in names if files.exists(f"{folder}/{name}/{MANIFEST}")]
+    if not complete_:
+        raise ModelVersionError(f"no complete model version in {folder}: run etl_train_test_pipeline first")
+    return f"{folder}/{complete_[-1]}"
+
+
+def read_manifest(path: str) -> dict[str, Any]:
+    """Read the manifest of a version.
+
+    Raises:
+        ModelVersionError: If the folder is no complete version.
+    """
+    try:
+        manifest = files.read_json(f"{path}/{MANIFEST}")
+    except (FileNotFoundError, ValueError) as error:
+        raise ModelVersionError(f"{path} is no complete model version ({error}): train again") from None
+    if not isinstance(manifest, dict) or "version" not in manifest:
+        raise ModelVersionError(f"{path}/{MANIFEST} is not a manifest of this project: train again")
+    return manifest
+
+
+@functools.lru_cache(maxsize=2)
+def load_items(path: str, moment: str) -> ItemState:
+    """Load what stage one knew of the items at one moment. Kept in memory, for the next task of the same worker.
+
+    Args:
+        path: A complete version.
+        moment: `HISTORY`, `TRAIN` or `ALL`.
+
+    Raises:
+        ModelVersionError: If a part is missing, or factors are not finite.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+    from scipy.sparse import csr_array
+
+    items = _read(f"{path}/items", [ITEM, ITEM_INDEX, CATEGORY]).sort_by(ITEM_INDEX)
+    n_items = items.num_rows
+    learned = _read(f"{path}/{moment}/item_factors", [ITEM_INDEX, FACTORS])
+    if learned.num_rows == 0:
+        raise ModelVersionError(f"{path}/{moment}/item_factors is empty: train again")
+    vectors = np.concatenate([np.asarray(pc.list_flatten(chunk)) for chunk in learned[FACTORS].chunks]).reshape(
+        learned.num_rows, -1
+    )
+    if not np.isfinite(vectors).all():
+        raise ModelVersionError(f"{path}/{moment}/item_factors holds NaN or Inf: train again with more regularization")
+    factors = np.zeros((n_items, vectors.shape[1]), np.float32)
+    factors[learned[ITEM_INDEX].to_numpy()] = vectors
+
+    near = _read(f"{path}/{moment}/similar", [ITEM_INDEX, SIMILAR_INDEX, SCORE])
+    cells = (near[ITEM_INDEX].to_numpy(), near[SIMILAR_INDEX].to_numpy())
+    known = _read(f"{path}/{moment}/item_features", [ITEM_INDEX, SCORE, AVAILABLE, *ITEM_FEATURES]).sort_by(ITEM_INDEX)
+    return ItemState(
+        ids=items[ITEM].to_numpy(),
+        factors=factors,
+        similar=csr_array((near[SCORE].to_numpy(), cells), shape=(n_items, n_items)),
+        popularity=known[SCORE].to_numpy(),
+        available=known[AVAILABLE].to_numpy(),
+        features=np.column_stack([known[name].to_numpy() for name in ITEM_FEATURES]).astype(np.float32),
+        categories=_categories(items[CATEGORY].to_pylist()),
+    )
+
+
+def save_ranker(folder: str, name: str, models: dict[str, CatBoost], manifest: dict[str, Any]) -> str:
+    """Save the rankers of one training, each as `<key>.cbm`, as one version. Returns its path."""
+    path = begin(folder, name)
+    for key, model in models.items():
+        files.write_bytes(f"{path}/{key}.cbm", model._serialize_model())
+    return complete(folder, name, manifest)
+
+
+def load_ranker(path: str, key: str) -> CatBoost:
+    """Load one ranker of a version.
+
+    Raises:
+        ModelVersionError: If the file is missing or is not a CatBoost model.
+    """
+    from catboost import CatBoost, CatBoostError
+
+    filesystem, file = files.resolve(f"{path}/{key}.cbm")
+    try:
+        with filesystem.open_input_stream(file) as stream:
+            return CatBoost().load_model(blob=stream.read())
+    except (FileNotFoundError, CatBoostError) as error:
+        raise ModelVersionError(f"{path}/{key}.cbm is no ranker ({error}): train it again") from None
+
+
+def _read(path: str, columns: list[str]) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    filesystem, folder = files.resolve(path)
+    try:
+        return ds.dataset(folder, filesystem=filesystem, format="parquet").to_table(columns=columns)
+    except (FileNotFoundError, pa.ArrowInvalid, KeyError) as error:
+        raise ModelVersionError(f"{path} is missing or damaged ({error}): train again") from None
+
+
+def _categories(values: list[str | None]) -> Any:  # noqa: ANN401 - scipy has no types
+    """Which item belongs to which category; several are joined by `|`."""
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    of_item = [value.split("|") if value else [] for value in values]
+    code = {name: number for number, name in enumerate(sorted({name for names in of_item for name in names}))}
+    pointers: NDArray[np.int64] = np.cumsum([0, *(len(set(names)) for names in of_item)])
+    columns = np.array([code[name] for names in of_item for name in sorted(set(names))], np.int64)
+    return csr_array((np.ones(len(columns), np.float32), columns, pointers), shape=(len(values), len(code)))

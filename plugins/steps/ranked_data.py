@@ -1,0 +1,307 @@
+"""Ranking steps: this week's candidates become personal recommendations."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from shortlist.columns import AS_OF, CANDIDATE_FEATURES, ITEM, RELEVANT, SOURCE, TARGET, USER
+from shortlist.errors import GateRefusedError, NothingToDoError
+from shortlist.recommender import evaluation, gate, metrics, ranking
+from shortlist.stores import files, generations, model_versions, recommendations
+from shortlist.stores.database import database_from_env, ensure_schema
+from shortlist.stores.datasets import CANDIDATES_INFERENCE, CANDIDATES_TRAIN, ITEMS, PERSONAL_RECS
+from shortlist.weeks import week_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from shortlist.settings import Settings
+    from shortlist.stores.database import Database
+
+logger = logging.getLogger(__name__)
+
+# Two rankers a version: one has not seen the window it is evaluated on, the other has seen everything and is served.
+EVALUATED, SERVED = "evaluated", "served"
+
+# Where a table has one window only, this share of its users is held out instead.
+_HELD_OUT_USERS = 0.2
+
+_FILLED_FROM = "popular"
+
+
+def candidates_ready(*, run_after: str) -> bool:
+    """Whether both candidate tables of the run's week (or a later one) are served.
+
+    Args:
+        run_after: ISO time of the run.
+    """
+    database = database_from_env()
+    ensure_schema(database)
+    week = week_of(run_after)
+    served = {
+        dataset.name: generations.served(database, dataset) for dataset in (CANDIDATES_TRAIN, CANDIDATES_INFERENCE)
+    }
+    missing = [name for name, generation in served.items() if generation is None or generation.week < week]
+    if missing:
+        logger.info("waiting for %s of the week %s", " and ".join(missing), week)
+    return not missing
+
+
+def train_ranker(*, settings: Settings, version: str, run_after: str) -> str:
+    """Train the ranker on the served `candidates_train`, once without its last window and once on all of it.
+
+    Args:
+        settings: Of the project.
+        version: Name of the ranker version; an earlier attempt of the same name is replaced.
+        run_after: ISO time of the run.
+
+    Returns:
+        The path of the complete version.
+
+    Raises:
+        RankerError: If the labels teach nothing.
+        NothingToDoError: If no candidates are served.
+    """
+    database = database_from_env()
+    generation = generations.served(database, CANDIDATES_TRAIN)
+    if generation is None:
+        raise NothingToDoError("no candidates_train is served: load_candidates_train publishes it")
+    table = _read_labelled(database, generation.generation_id)
+    held_out = _held_out(table)
+    logger.info("training the ranker on %d candidates", table.num_rows)
+    models = {
+        EVALUATED: ranking.fit(_labelled(table, ~held_out), settings.ranker),
+        SERVED: ranking.fit(_labelled(table, held_out | True), settings.ranker),
+    }
+    manifest = {
+        "week": week_of(run_after),
+        "candidates_train": generation.generation_id,
+        "model_version": generation.model_version,
+        "fingerprint": generation.fingerprint,
+        "seed": settings.ranker.seed,
+        "parameters": asdict(settings.ranker),
+        "features": list(CANDIDATE_FEATURES),
+        "trees": {name: model.tree_count_ for name, model in models.items()},
+        "importance": ranking.importance(models[SERVED]),
+    }
+    path = model_versions.save_ranker(settings.paths.rankers, version, models, manifest)
+    logger.info("ranker complete: %s, trees %s", path, manifest["trees"])
+    return path
+
+
+def evaluate_ranker(*, settings: Settings, ranker_path: str) -> dict[str, Any]:
+    """Hold the ranker against the baselines on the window (or the users) it has not seen, and let the gate decide.
+
+    Writes `metrics.json` into the ranker's version.
+
+    Returns:
+        `evaluation.evaluate`, with `window`, `difference` to the baselines, `gate` and feature `importance`.
+    """
+    database = database_from_env()
+    manifest = model_versions.read_manifest(ranker_path)
+    table = _read_labelled(database, manifest["candidates_train"])
+    table = table.filter(_held_out(table))
+    scores = ranking.predict(
+        model_versions.load_ranker(ranker_path, EVALUATED), _features(table), tuple(CANDIDATE_FEATURES)
+    )
+    result = evaluation.evaluate(table, _available_items(database, table), settings.evaluation, scores)
+    lists, _ = evaluation.model_lists(table, 10, scores)
+    by_user = {name: metrics.ndcg(of_model, 10) for name, of_model in lists.items()}
+    ranker = by_user.pop(evaluation.RANKER)
+    decision = gate.decide(ranker, by_user, settings.gate, settings.evaluation)
+    as_of = table[AS_OF][0].as_py()
+    result |= {
+        "window": {"from": as_of.isoformat() if as_of else None, "to": None},
+        "difference": {name: asdict(interval) for name, interval in decision.differences.items()},
+        "gate": {"passed": decision.passed, "reason": decision.reason, "tolerance": decision.tolerance},
+        "importance": manifest["importance"],
+    }
+    files.write_json(f"{ranker_path}/{model_versions.METRICS}", result)
+    ndcg = {name: round(model["ndcg@10"]["mean"], 4) for name, model in result["models"].items()}
+    logger.info("ranker on %d held-out users, NDCG@10: %s", result["users"], ndcg)
+    return {"users": result["users"], "ndcg@10": ndcg, "gate": result["gate"]}
+
+
+def check_gate(*, settings: Settings, ranker_path: str) -> dict[str, Any]:
+    """Let the ranker pass, or stop the run: what is served stays.
+
+    Raises:
+        GateRefusedError: With the difference that was too bad.
+    """
+    decision: dict[str, Any] = files.read_json(f"{ranker_path}/{model_versions.METRICS}")["gate"]
+    logger.info("gate %s", decision["reason"])
+    if not decision["passed"]:
+        raise GateRefusedError(
+            f"the gate {decision['reason']}. What is served stays. Look at {ranker_path}/{model_versions.METRICS}; "
+            "[gate].tolerance says how much worse is allowed"
+        )
+    return decision
+
+
+def rank_candidates(*, settings: Settings, ranker_path: str, run_key: str, run_after: str) -> int:
+    """Rank the served `candidates_inference` and load the best K of each user into a new generation.
+
+    Users with fewer candidates than K get popular items they have not taken. Candidates are streamed, a few thousand
+    users at a time.
+
+    Returns:
+        The number of the generation of `personal_recs`, not audited yet.
+
+    Raises:
+        RankerError: If features of model and candidates differ, or scores are not finite.
+        NothingToDoError: If no candidates are served.
+    """
+    database = database_from_env()
+    candidates = generations.served(database, CANDIDATES_INFERENCE)
+    if candidates is None:
+        raise NothingToDoError("no candidates_inference is served: load_candidates_inference publishes it")
+    manifest = model_versions.read_manifest(ranker_path)
+    origin = f"{candidates.fingerprint} {manifest['fingerprint']} {manifest['parameters']} {settings.publish}"
+    generation = generations.begin(
+        database,
+        PERSONAL_RECS,
+        run_key=run_key,
+        week=week_of(run_after),
+        fingerprint=hashlib.sha256(origin.encode()).hexdigest(),
+        model_version=f"{candidates.model_version or 'foreign'}+{manifest['version']}",
+        metrics={"evaluation": files.read_json(f"{ranker_path}/{model_versions.METRICS}")},
+    )
+    if generation.status != "loading":
+        return generation.generation_id
+    model = model_versions.load_ranker(ranker_path, SERVED)
+    rows = generations.read_batches(
+        database,
+        CANDIDATES_INFERENCE,
+        columns=[USER, ITEM, SOURCE, *CANDIDATE_FEATURES],
+        order_by=[USER, ITEM],
+        generation_id=candidates.generation_id,
+    )
+
+    def ranked() -> Iterator[pa.RecordBatch]:
+        for table in _whole_users(rows):
+            scores = ranking.predict(model, _features(table), tuple(CANDIDATE_FEATURES))
+            yield _best(database, table, scores, settings.publish.k)
+
+    users = generations.write_batches(database, generation, ranked())
+    logger.info("ranked the candidates of %d users", users)
+    return generation.generation_id
+
+
+def _read_labelled(database: Database, generation_id: int) -> pa.Table:
+    """All labelled candidates, sorted by window and user. Bounded by [candidates].train_users, not by the data."""
+    import pyarrow as pa
+
+    columns = [AS_OF, USER, ITEM, TARGET, RELEVANT, *CANDIDATE_FEATURES]
+    batches = generations.read_batches(
+        database, CANDIDATES_TRAIN, columns=columns, order_by=[AS_OF, USER, ITEM], generation_id=generation_id
+    )
+    return pa.Table.from_batches(batches)
+
+
+def _held_out(table: pa.Table) -> NDArray[np.bool_]:
+    """Which rows to evaluate on: the last window, or, where there is only one, some users by the hash of their id."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    windows = pc.unique(table[AS_OF])
+    if len(windows) > 1:
+        return np.asarray(pc.equal(table[AS_OF], pc.max(windows)))
+    users, number = np.unique(table[USER].to_numpy(), return_inverse=True)
+    digests = (hashlib.sha256(str(user).encode()).digest() for user in users)
+    share = np.array([int.from_bytes(digest[:4], "big") / 2**32 for digest in digests])
+    chosen: NDArray[np.bool_] = (share < _HELD_OUT_USERS)[number]
+    return chosen
+
+
+def _labelled(table: pa.Table, rows: NDArray[np.bool_]) -> ranking.LabelledCandidates:
+    import numpy as np
+
+    kept = table.filter(rows)
+    window, user = kept[AS_OF].to_numpy().astype("int64", copy=False), kept[USER].to_numpy()
+    starts = np.ones(kept.num_rows, bool)
+    starts[1:] = (window[1:] != window[:-1]) | (user[1:] != user[:-1])
+    return ranking.LabelledCandidates(
+        group=np.cumsum(starts) - 1,
+        features=_features(kept),
+        target=kept[TARGET].to_numpy().astype(np.int64),
+        names=tuple(CANDIDATE_FEATURES),
+    )
+
+
+def _features(table: pa.Table) -> NDArray[np.float32]:
+    import numpy as np
+
+    return np.column_stack([table[name].to_numpy().astype(np.float32) for name in CANDIDATE_FEATURES])
+
+
+def _available_items(database: Database, table: pa.Table) -> int:
+    """Size of the catalogue that could be recommended, for the coverage."""
+    import pyarrow.compute as pc
+
+    try:
+        batches = generations.read_batches(database, ITEMS, columns=["available"])
+        return sum(pc.sum(batch["available"]).as_py() or 0 for batch in batches)
+    except NothingToDoError:
+        return len(pc.unique(table[ITEM]))
+
+
+def _whole_users(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Cut a stream that is sorted by user so that no user is in two pieces."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rest: pa.Table | None = None
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        table = table if rest is None else pa.concat_tables([rest, table])
+        if table.num_rows == 0:
+            continue
+        unfinished = pc.index(table[USER], table[USER][-1]).as_py()
+        if unfinished:
+            yield table.slice(0, unfinished)
+        rest = table.slice(unfinished)
+    if rest is not None and rest.num_rows:
+        yield rest
+
+
+def _best(database: Database, table: pa.Table, scores: NDArray[np.float64], k: int) -> pa.RecordBatch:
+    """The K best of each user, best first, as arrays."""
+    import numpy as np
+    import pyarrow as pa
+
+    users, first, number = np.unique(table[USER].to_numpy(), return_index=True, return_inverse=True)
+    order = np.lexsort((table[ITEM].to_numpy().astype(str), -scores, number))
+    position = np.arange(len(order)) - first[number[order]]
+    kept = order[position < k]
+    length = np.bincount(number[kept], minlength=len(users))
+    items = np.split(table[ITEM].to_numpy()[kept], np.cumsum(length)[:-1])
+    sources = np.split(table[SOURCE].to_numpy()[kept], np.cumsum(length)[:-1])
+    score = np.split(scores[kept].astype(np.float32), np.cumsum(length)[:-1])
+    rows = [list(map(list, row)) for row in zip(items, score, sources, strict=True)]
+    for user in np.flatnonzero(length < k):
+        _fill(database, str(users[user]), rows[user], k)
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(users, pa.string()),
+            pa.array([row[0] for row in rows], pa.list_(pa.string())),
+            pa.array([row[1] for row in rows], pa.list_(pa.float32())),
+            pa.array([row[2] for row in rows], pa.list_(pa.string())),
+        ],
+        names=[USER, "item_ids", "scores", "sources"],
+    )
+
+
+def _fill(database: Database, user: str, row: list[list[Any]], k: int) -> None:
+    """Fill a short list with popular items, below everything that was ranked."""
+    items, scores, sources = row
+    added = recommendations.popular_items(database, user, without=items, n=k - len(items))
+    items += added
+    scores += [scores[-1]] * len(added)
+    sources += [_FILLED_FROM] * len(added)
