@@ -169,9 +169,10 @@ def ensure_schema(database: Database) -> None:
             (found,) = cursor.fetchone() or (None,)
             if found != SCHEMA_VERSION:
                 raise PublishError(
-                    f"the tables at {database.place} have schema version {found}, this program needs {SCHEMA_VERSION}:"
-                    " point RECS_DATABASE_URL to an empty database; the next load_* runs fill it"
+                    f"the tables at {database.place} were made by another version of Shortlist: drop its schemas internal"
+                    f" and public, or let {URL_VARIABLE} name an empty database; the next load_* runs fill it"
                 )
             return
         for statement in SCHEMA_DDL:
             cursor.execute(statement)
+        cursor.execute("CREATE TABLE internal.schema_version AS SELECT %s::text AS version", [SCHEMA_VERSION])

@@ -6,6 +6,7 @@ Lists that are read as a whole (similar items, personal recs, a user's history) 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -28,8 +29,6 @@ from shortlist.columns import (
 )
 
 Kind = Literal["text", "integer", "real", "boolean", "time", "text[]", "real[]", "time[]"]
-
-SCHEMA_VERSION: Final = 1
 
 # Byte order, not the server's language: the same order, hence the same result, on every server.
 _SQL_TYPES: Final[dict[Kind, str]] = {
@@ -292,6 +291,7 @@ SCHEMA_DDL: Final = (
     """,
     *(_table_ddl(dataset) for dataset in DATASETS.values()),
     *(_view_ddl(dataset) for dataset in DATASETS.values()),
-    "CREATE TABLE internal.schema_version (version integer NOT NULL)",
-    f"INSERT INTO internal.schema_version VALUES ({SCHEMA_VERSION})",
 )
+
+# Changes with every table and column.
+SCHEMA_VERSION: Final = hashlib.sha256("".join(SCHEMA_DDL).encode()).hexdigest()[:16]
