@@ -60,6 +60,8 @@ def collect(
     from embedded.home import home_folder
 
     etl = files.read_json(settings.paths.etl_report)
+    evaluation = files.read_json(f"{ranker_path}/metrics.json")
+    window = evaluation["window"]
     run = f"{started:%Y%m%dT%H%M%S}"
     return {
         "run": run,
@@ -67,7 +69,7 @@ def collect(
         "data": settings.input.path,
         "rows": {name: etl[name] for name in ("read", "accepted", "rejected", "tolerated")},
         "interactions": {name: etl[name] for name in ("users", "items", "first", "last", "fingerprint")},
-        "evaluation": files.read_json(f"{ranker_path}/metrics.json"),
+        "evaluation": evaluation | {"window": {"from": window["from"] or "", "to": window["to"] or etl["last"]}},
         **_read_tables(url),
         "seconds": seconds,
         "total_seconds": round(sum(step["seconds"] for step in seconds), 1),
@@ -162,7 +164,8 @@ def _show_rows(console: Console, results: dict[str, Any]) -> None:
 
 def _show_metrics(console: Console, evaluation: dict[str, Any]) -> None:
     window = evaluation["window"]
-    title = f"Held-out window {window['from']} to {window['to']}, {evaluation['users']:,} users, with 95 % intervals"
+    span = f"{window['from'][:10]} to {window['to'][:10]}"
+    title = f"Held-out window {span}: {evaluation['users']:,} users, with 95 % intervals"
     table = _table(title)
     table.add_column("model", no_wrap=True)
     for metric in report.METRICS.values():
@@ -172,6 +175,7 @@ def _show_metrics(console: Console, evaluation: dict[str, Any]) -> None:
         table.add_row(name, *(cell(values.get(metric)).replace(" ", "\n") for metric in report.METRICS))
     console.print()
     console.print(table)
+    console.print(Text(f"The gate {evaluation['gate']['reason']}"))
 
 
 def _show_example(console: Console, example: dict[str, Any]) -> None:

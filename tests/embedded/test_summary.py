@@ -36,7 +36,7 @@ def results() -> dict[str, Any]:
             "users": 25,
             "window": {"from": "2025-12-01", "to": "2025-12-31"},
             "models": models,
-            "difference": {"mean": 0.1, "low": 0.05, "high": 0.15},
+            "gate": {"passed": True, "reason": "passed: +0.100 against als"},
         },
         "published": {"default_recs": 100, "personal_recs": 600},
         "examples": [
@@ -87,6 +87,8 @@ def test_every_model_has_a_line_with_intervals(results: dict[str, Any], width: i
     lines = shown(results, width)
     assert "ALS + CatBoost 0.450 0.450 0.450 0.450 0.500" in lines
     assert "0.440–0.460 0.440–0.460 0.440–0.460 0.440–0.460" in lines
+    assert "Held-out window 2025-12-01 to 2025-12-31: 25 users, with 95 % intervals" in lines
+    assert "The gate passed: +0.100 against als" in lines
     assert [line.split(" 0.")[0] for line in lines if line.endswith(" 0.500")] == [
         "popular",
         "similar to last",
