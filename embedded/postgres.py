@@ -241,9 +241,8 @@ class EmbeddedPostgres:
             "pg_ctl", "-D", str(self._data), "-l", str(log), "-o", f"-p {self.port}", "-t", "60", "-w", "-s", "start"
         ):
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-            reasons = [line for line in lines if "FATAL" in line or "PANIC" in line or "HINT" in line] or lines[-3:]
             raise SetupError(
-                f"PostgreSQL did not start in {self._data}: {'; '.join(reasons) or 'no reason given'}. See {log}."
+                f"PostgreSQL did not start in {self._data}: {'; '.join(lines[-4:]) or 'no reason given'}. See {log}."
             )
 
     def _running_port(self) -> int | None:

@@ -169,8 +169,8 @@ def ensure_schema(database: Database) -> None:
             (found,) = cursor.fetchone() or (None,)
             if found != SCHEMA_VERSION:
                 raise PublishError(
-                    f"the tables at {database.place} were made by another version of Shortlist: drop its schemas internal"
-                    f" and public, or let {URL_VARIABLE} name an empty database; the next load_* runs fill it"
+                    f"the tables at {database.place} were made by another version of Shortlist: drop its schemas"
+                    f" internal and public, or let {URL_VARIABLE} name an empty database; the next load_* runs fill it"
                 )
             return
         for statement in SCHEMA_DDL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -199,13 +200,14 @@ def _conform(batch: pa.RecordBatch, dataset: Dataset, path: str, first_row: int)
         try:
             arrays.append(_convert(values, column))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            bad = [index for index in range(len(values)) if not _converts(values.slice(index, 1), column)]
-            value = str(values[bad[0]].as_py())[:100]
+            bad = bisect_left(
+                range(len(values)), True, key=lambda last: not _converts(values.slice(0, last + 1), column)
+            )
+            value = str(values[bad].as_py())[:100]
             hint = "; ids must be text or whole numbers" if pa.types.is_floating(values.type) else ""
             raise InputError(
-                f"{path}, row {first_row + bad[0]}, column {column.name!r}: {value!r} is not {_MEANING[column.kind]}"
-                f"{hint} ({len(bad)} such values in rows {first_row} to {first_row + len(values) - 1}):"
-                " mend the file, then load again"
+                f"{path}, row {first_row + bad}, column {column.name!r}: {value!r} is not {_MEANING[column.kind]}"
+                f"{hint}: mend the file, then load again"
             ) from None
     return pa.record_batch(arrays, schema=arrow_schema(dataset))
 
