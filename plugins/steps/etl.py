@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
 from shortlist.columns import AVAILABLE, CATEGORY, ITEM, RAW, REASON, SOURCE_FILE, SOURCE_ROW, TIME, TITLE, USER, WEIGHT
@@ -71,11 +72,17 @@ def validated_rows(
     spark: SparkSession, found: Iterable[readers.InputFile], *, settings: Settings, as_of: str
 ) -> DataFrame:
     """Return every input row with its interaction and the reason to reject it, not yet read."""
+    from pyspark.sql import DataFrame
+    from pyspark.sql import functions as F
+
     columns = readers.interaction_columns(settings)
-    rows = readers.read_rows(spark, tuple(found), columns=columns, source=settings.input)
-    return interactions.validate(
-        rows, settings=settings.interactions, timezone=settings.input.timezone, as_of=as_of, mapped=columns.keys()
-    )
+    validated = [
+        interactions.validate(
+            rows, settings=settings.interactions, timezone=settings.input.timezone, as_of=as_of, mapped=columns.keys()
+        )
+        for rows in readers.read_rows(spark, tuple(found), columns=columns, source=settings.input)
+    ]
+    return reduce(DataFrame.unionByName, validated).withColumn(interactions.ORDER, F.monotonically_increasing_id())
 
 
 def count_by_block(rows: DataFrame) -> list[Row]:
@@ -157,14 +164,14 @@ def _write_all(
     marked = interactions.mark_duplicates(rows, repeated)
     accepted = marked.where(~F.col("is_duplicate")).select(USER, ITEM, TIME, WEIGHT, TITLE, CATEGORY).persist()
     try:
-        days = _daily(accepted)
+        days = _daily(accepted, settings)
         count = sum(day["rows"] for day in days)
         valid = sum(block["rows"] for block in blocks if block[REASON] is None)
         rejected = count_reasons(blocks, valid - count)
         quarantine = rejected_rows(spark, marked, rows, blocks, settings=settings)
         quarantine.write.mode("overwrite").parquet(f"{new}/parquet/quarantine")
         _check_rejected(rejected, read, count, new=new, settings=settings, inputs=inputs)
-        cuts = split.choose_cuts({day["day"]: day["rows"] for day in days}, settings.split)
+        cuts = split.choose_cuts([(day["first"], day["rows"]) for day in days], settings.split)
         people, products = accepted.agg(F.count_distinct(USER), F.count_distinct(ITEM)).first() or (0, 0)
         logger.info("accepted %s rows of %s users and %s items; writing", f"{count:,}", people, products)
         _write_windows(accepted, cuts, new)
@@ -189,12 +196,14 @@ def _write_all(
     }
 
 
-def _daily(accepted: DataFrame) -> list[Row]:
+def _daily(accepted: DataFrame, settings: Settings) -> list[Row]:
+    # Also grouped by the exact times of the settings, so that no group lies on both sides of a cut.
     from pyspark.sql import functions as F
 
     fingerprint = F.xxhash64(USER, ITEM, TIME, WEIGHT)
+    sides = [F.col(TIME) >= F.lit(moment) for moment in split.exact_times(settings.split)]
     return (
-        accepted.groupBy(F.floor(F.unix_seconds(TIME) / 86400).alias("day"))
+        accepted.groupBy(F.floor(F.unix_seconds(TIME) / 86400), *sides)
         .agg(
             F.count(F.lit(1)).alias("rows"),
             F.unix_seconds(F.min(TIME)).alias("first"),
@@ -249,21 +258,13 @@ def _check_rejected(
 
 
 def _write_windows(accepted: DataFrame, cuts: split.Cuts, new: str) -> None:
-    from pyspark.sql import functions as F
-
-    in_window = {
-        "history": F.col(TIME) < F.lit(cuts.target_from),
-        "target": (F.col(TIME) >= F.lit(cuts.target_from)) & (F.col(TIME) < F.lit(cuts.test_from)),
-        "test": F.col(TIME) >= F.lit(cuts.test_from),
-    }
-    counts = accepted.agg(*[F.count_if(condition).alias(name) for name, condition in in_window.items()]).first()
-    split.check_windows(counts.asDict() if counts else {}, cuts)
     plain = accepted.select(USER, ITEM, TIME, WEIGHT)
     split.window(plain, before=cuts.test_from).write.mode("overwrite").parquet(f"{new}/parquet/train")
     split.test_window(plain, cuts).write.mode("overwrite").parquet(f"{new}/parquet/test")
 
 
 def _catalogue(spark: SparkSession, accepted: DataFrame, settings: Settings) -> DataFrame:
+    from pyspark.sql import DataFrame
     from pyspark.sql import functions as F
 
     seen = accepted.groupBy(ITEM).agg(_latest(TITLE, TIME), _latest(CATEGORY, TIME))
@@ -272,12 +273,11 @@ def _catalogue(spark: SparkSession, accepted: DataFrame, settings: Settings) -> 
         return seen.withColumn(AVAILABLE, F.lit(True))
     mapped = {ITEM: source.item, TITLE: source.title, CATEGORY: source.category, AVAILABLE: source.available}
     columns = {field: name for field, name in mapped.items() if name}
-    listed = readers.read_rows(
-        spark, readers.list_files(source.path), columns=columns, source=InputSettings(path=source.path)
-    )
+    found = readers.list_files(source.path)
+    layouts = readers.read_rows(spark, found, columns=columns, source=InputSettings(path=source.path))
     position = F.struct(*interactions.POSITION)
     known = (
-        interactions.clean_items(listed)
+        reduce(DataFrame.unionByName, map(interactions.clean_items, layouts))
         .groupBy(ITEM)
         .agg(*[_latest(field, position) for field in (TITLE, CATEGORY, AVAILABLE)])
     )

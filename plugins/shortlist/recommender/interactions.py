@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 EVENT: Final = "event"
 CANCELLATION: Final = "cancellation"
 POSITION: Final = (SOURCE_FILE, "source_block", "source_position")
+ORDER: Final = "source_order"
 DUPLICATE: Final = "duplicate"
+
+# What two rows must share to be the same interaction.
+_SAME: Final = (USER, ITEM, TIME, WEIGHT, CANCELLATION)
 
 # Every reason, in the order in which they are looked for, with what a person can do about it.
 REMEDIES: Final = {
@@ -42,10 +46,11 @@ REMEDIES: Final = {
     DUPLICATE: "the same interaction stands further up: add duplicate to [interactions].tolerated if that is normal",
 }
 
-_WHITESPACE: Final = " \t\r\n\u00a0\ufeff"
 _CONTROL: Final = r"[\x00-\x1f\x7f-\x9f]"
 _CLOCK: Final = r"\d{1,2}:\d{1,2}(:\d{1,2}(\.\d*)?)?"
-_NAIVE: Final = rf"^\d{{4}}-\d{{1,2}}-\d{{1,2}}([ T]{_CLOCK})?$"
+_DATE: Final = r"^\d{4}-\d{1,2}-\d{1,2}$"
+_NAIVE_MINUTE: Final = r"^\d{4}-\d{1,2}-\d{1,2}[ T]\d{1,2}:\d{1,2}$"
+_NAIVE: Final = r"^\d{4}-\d{1,2}-\d{1,2}[ T]\d{1,2}:\d{1,2}:\d{1,2}(\.\d*)?$"
 _ZONED: Final = (
     rf"^\d{{4}}-\d{{1,2}}-\d{{1,2}}[ T]{_CLOCK} ?(Z|UTC|GMT|[+-]\d{{1,2}}(:?\d{{2}})?|[A-Za-z]+/[A-Za-z/_]+)$"
 )
@@ -64,7 +69,7 @@ def validate(
     had already been put forward.
 
     Args:
-        rows: Text columns as `readers.read_rows` gives them.
+        rows: One layout, as `readers.read_rows` gives it.
         settings: What is valid.
         timezone: IANA name.
         as_of: ISO time of the run; a time more than a day later is out of range.
@@ -76,19 +81,22 @@ def validate(
     """
     from pyspark.sql import functions as F
 
+    kind = dict(rows.dtypes)[TIME]
+    check_timezone(timezone)
+    parse = partial(parse_time, time_format=settings.time_format) if kind == "string" else _MOMENTS[kind]
     with_time = rows.select(
         *POSITION,
         "malformed",
         _identifier(USER).alias(USER),
         _identifier(ITEM).alias(ITEM),
-        F.nullif(F.btrim(TIME, F.lit(_WHITESPACE)), F.lit("")).alias("time_text"),
-        F.nullif(F.btrim(WEIGHT, F.lit(_WHITESPACE)), F.lit("")).alias("weight_text"),
+        _identifier(TIME).alias("time_text") if kind == "string" else F.col(TIME).alias("time_text"),
+        _identifier(WEIGHT).alias("weight_text"),
         _identifier(EVENT).alias(EVENT),
         _label(TITLE),
         _label(CATEGORY),
         CANCELLATION,
         RAW,
-    ).withColumn(TIME, parse_time(F.col("time_text"), settings.time_format, timezone))
+    ).withColumn(TIME, parse(F.col("time_text"), timezone))
     cancelled = F.lit(False)
     if settings.cancellation:
         cancelled = F.coalesce(F.col(CANCELLATION).rlike(settings.cancellation.pattern), F.lit(False))
@@ -108,21 +116,21 @@ def validate(
         CATEGORY,
         CANCELLATION,
         REASON,
-        F.when(F.col(REASON).isNotNull(), F.col(RAW)).alias(RAW),
+        F.when(F.col(REASON).isNotNull(), F.to_json(F.col(RAW))).alias(RAW),
     )
 
 
 def repeated_keys(rows: DataFrame) -> DataFrame:
-    """Return each interaction that occurs more than once, with the position of the first (`first`).
+    """Return each interaction that occurs more than once, with the `source_order` of the first (`first`).
 
-    An aggregation, not a window: it meets a key with a million rows in the mappers, before the shuffle.
+    An aggregation, not a window: a key with a million rows shrinks to one before the shuffle.
     """
     from pyspark.sql import functions as F
 
     return (
         rows.where(F.col(REASON).isNull())
-        .groupBy(USER, ITEM, TIME, WEIGHT, CANCELLATION)
-        .agg(F.min(F.struct(*POSITION)).alias("first"), F.count(F.lit(1)).alias("times"))
+        .groupBy(*_SAME)
+        .agg(F.min(ORDER).alias("first"), F.count(F.lit(1)).alias("times"))
         .where(F.col("times") > 1)
         .drop("times")
     )
@@ -133,38 +141,41 @@ def mark_duplicates(rows: DataFrame, repeated: DataFrame) -> DataFrame:
     from pyspark.sql import functions as F
 
     valid = rows.where(F.col(REASON).isNull()).alias("rows")
-    keys = (USER, ITEM, TIME, WEIGHT, CANCELLATION)
-    same = [F.col(f"rows.{key}").eqNullSafe(F.col(f"repeated.{key}")) for key in keys]
+    same = [F.col(f"rows.{key}").eqNullSafe(F.col(f"repeated.{key}")) for key in _SAME]
     joined = valid.join(repeated.alias("repeated"), reduce(lambda a, b: a & b, same), how="left")
-    later = F.struct(*POSITION) != F.col("first")
-    return joined.select("rows.*", (F.col("first").isNotNull() & later).alias("is_duplicate"))
+    return joined.select("rows.*", F.coalesce(F.col(ORDER) > F.col("first"), F.lit(False)).alias("is_duplicate"))
 
 
 def clean_items(rows: DataFrame) -> DataFrame:
-    """Return the rows of a catalogue file with trimmed ids, clean titles and categories, without those lacking an id."""
+    """Return the rows of a catalogue file that name an item, with clean ids, titles and categories."""
     from pyspark.sql import functions as F
 
     labels = [_label(name) for name in (TITLE, CATEGORY, AVAILABLE)]
     return rows.select(*POSITION, _identifier(ITEM).alias(ITEM), *labels).where(F.col(ITEM).isNotNull())
 
 
-def parse_time(text: Column, time_format: str, timezone: str) -> Column:
+def check_timezone(name: str) -> None:
+    """Refuse a time zone that does not exist.
+
+    Raises:
+        SettingsError: Naming the key.
+    """
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise SettingsError(f"[input].timezone = {name!r} is no IANA time zone such as Europe/London") from None
+
+
+def parse_time(text: Column, timezone: str, *, time_format: str) -> Column:
     """Return the moment that a text names, null if it names none. Does not depend on the session's time zone.
 
     Args:
         text: Trimmed.
-        time_format: `auto` (ISO 8601, dates, seconds since 1970), `epoch_s`, `epoch_ms`, `epoch_us` or a Spark pattern.
         timezone: IANA name, of times without a zone.
-
-    Raises:
-        SettingsError: If there is no such time zone.
+        time_format: `auto` (ISO 8601, dates, seconds since 1970), `epoch_s`, `epoch_ms`, `epoch_us` or a Spark pattern.
     """
     from pyspark.sql import functions as F
 
-    try:
-        ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise SettingsError(f"[input].timezone = {timezone!r} is no IANA time zone such as Europe/London") from None
     if time_format in _TICKS:
         return _epoch(text, _TICKS[time_format])
     zone = F.lit(f" {timezone}")
@@ -173,13 +184,25 @@ def parse_time(text: Column, time_format: str, timezone: str) -> Column:
         if _ZONE_LETTERS & set(outside_quotes):
             return F.try_to_timestamp(text, F.lit(time_format))
         return F.try_to_timestamp(F.concat(text, zone), F.lit(f"{time_format} VV"))
-    midnight = F.regexp_replace(text, r"^(\d{4}-\d{1,2}-\d{1,2})$", "$1 00:00:00")
-    full = F.regexp_replace(midnight, r"^(\S+[ T]\d{1,2}:\d{1,2})(?![\d:])", "$1:00")
+    to_the_minute = F.regexp_replace(text, r"^(\S+[ T]\d{1,2}:\d{1,2})(?![\d:])", "$1:00")
     return (
-        F.when(text.rlike(_NAIVE), F.concat(full, zone).try_cast("timestamp"))
-        .when(text.rlike(_ZONED), full.try_cast("timestamp"))
+        F.when(text.rlike(_DATE), F.concat(text, F.lit(" 00:00:00"), zone).try_cast("timestamp"))
+        .when(text.rlike(_NAIVE), F.concat(text, zone).try_cast("timestamp"))
+        .when(text.rlike(_NAIVE_MINUTE), F.concat(text, F.lit(":00"), zone).try_cast("timestamp"))
+        .when(text.rlike(_ZONED), to_the_minute.try_cast("timestamp"))
         .when(text.rlike(_NUMBER), _epoch(text, _TICKS["epoch_s"]))
     )
+
+
+def _naive_moment(time: Column, timezone: str) -> Column:
+    from pyspark.sql import functions as F
+
+    # A cast would use the time zone of the session; the distance from 1970 depends on no zone.
+    since = (time - F.lit("1970-01-01 00:00:00").cast("timestamp_ntz")).cast("interval second").cast("decimal(20,6)")
+    return F.to_utc_timestamp(F.timestamp_micros((since * 1_000_000).cast("bigint")), timezone)
+
+
+_MOMENTS: Final = {"timestamp": lambda time, _timezone: time, "timestamp_ntz": _naive_moment}
 
 
 def _epoch(text: Column, microseconds: int) -> Column:
@@ -192,14 +215,14 @@ def _epoch(text: Column, microseconds: int) -> Column:
 def _identifier(name: str) -> Column:
     from pyspark.sql import functions as F
 
-    return F.nullif(F.btrim(F.col(name), F.lit(_WHITESPACE)), F.lit(""))
+    return F.nullif(F.trim(F.col(name)), F.lit(""))
 
 
 def _label(name: str) -> Column:
     # PostgreSQL cannot hold NUL in a text, and a title is shown, so control characters become spaces.
     from pyspark.sql import functions as F
 
-    clean = F.btrim(F.regexp_replace(F.col(name), f"{_CONTROL}+", " "), F.lit(_WHITESPACE))
+    clean = F.trim(F.regexp_replace(F.col(name), f"{_CONTROL}+", " "))
     return F.nullif(clean, F.lit("")).alias(name)
 
 

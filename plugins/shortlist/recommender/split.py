@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shortlist.columns import TIME
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from shortlist.settings import SplitSettings
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -32,38 +32,47 @@ class Cuts:
         return cls(_moment(report["target_from"]), _moment(report["test_from"]))
 
 
-def choose_cuts(per_day: Mapping[int, int], settings: SplitSettings) -> Cuts:
-    """Place the cuts at midnight UTC, where the windows come closest to their shares.
+def exact_times(settings: SplitSettings) -> list[datetime]:
+    """Return the cuts that the settings name."""
+    return [_moment(text) for text in (settings.target_from, settings.test_from) if text]
+
+
+def choose_cuts(counts: Sequence[tuple[int, int]], settings: SplitSettings) -> Cuts:
+    """Place the cuts at midnight UTC, where the windows come closest to their shares of the interactions.
 
     Args:
-        per_day: Interactions by day, counted from 1970-01-01.
+        counts: Interactions by day, each with its first second since 1970; a day with an exact cut comes in parts.
         settings: Shares, or exact times, which win.
 
     Raises:
-        EmptyInteractionsError: If there are too few days for three windows.
+        EmptyInteractionsError: If there are too few days for three windows, or one window is empty.
+        SettingsError: If the exact times are no times or in the wrong order.
 
     Example:
         >>> from shortlist.settings import SplitSettings
-        >>> ten_days = {day: 100 for day in range(10)}
-        >>> choose_cuts(ten_days, SplitSettings(target_share=0.2, test_share=0.1)).target_from.isoformat()
-        '1970-01-08T00:00:00+00:00'
+        >>> ten_days = [(day * 86_400, 100) for day in range(10)]
+        >>> cuts = choose_cuts(ten_days, SplitSettings(target_share=0.2, test_share=0.1))
+        >>> cuts.target_from.isoformat(), cuts.test_from.isoformat()
+        ('1970-01-08T00:00:00+00:00', '1970-01-10T00:00:00+00:00')
     """
-    total = sum(per_day.values())
-    if settings.test_from:
-        test_from = _moment(settings.test_from)
-    else:
-        # Two days stay in front of it, for the history and for the target window.
-        test_from = _cut(per_day, sorted(per_day)[2:], settings.test_share * total, total)
-    if settings.target_from:
-        target_from = _moment(settings.target_from)
-    else:
-        before = {day: count for day, count in per_day.items() if _midnight(day) < test_from}
-        target_from = _cut(before, sorted(before)[1:], settings.target_share * total, total)
+    total = sum(count for _, count in counts)
+    # Days stay free in front of each cut: one for the history, one for the target window.
+    test_from = (
+        _moment(settings.test_from) if settings.test_from else _cut(counts, settings.test_share * total, free_days=2)
+    )
+    before = [pair for pair in counts if pair[0] < test_from.timestamp()]
+    target_from = (
+        _moment(settings.target_from)
+        if settings.target_from
+        else _cut(before, settings.target_share * total, free_days=1)
+    )
     if target_from >= test_from:
         raise SettingsError(
             f"[split].target_from = {target_from.isoformat()} must lie before test_from = {test_from.isoformat()}"
         )
-    return Cuts(target_from, test_from)
+    cuts = Cuts(target_from, test_from)
+    _check_windows(counts, cuts)
+    return cuts
 
 
 def history(interactions: DataFrame, cuts: Cuts) -> DataFrame:
@@ -92,41 +101,36 @@ def window(interactions: DataFrame, *, start: datetime | None = None, before: da
     return interactions
 
 
-def check_windows(counts: Mapping[str, int], cuts: Cuts) -> None:
-    """Refuse a split with an empty side.
-
-    Args:
-        counts: Interactions of `history`, `target` and `test`.
-        cuts: Where they were cut.
-
-    Raises:
-        EmptyInteractionsError: With the figures and what to change.
-    """
-    if not all(counts.values()):
-        figures = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+def _check_windows(counts: Sequence[tuple[int, int]], cuts: Cuts) -> None:
+    target, test = cuts.target_from.timestamp(), cuts.test_from.timestamp()
+    sizes = {
+        "history": sum(count for first, count in counts if first < target),
+        "target": sum(count for first, count in counts if target <= first < test),
+        "test": sum(count for first, count in counts if first >= test),
+    }
+    if not all(sizes.values()):
+        figures = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
         raise EmptyInteractionsError(
             f"one side of the time split is empty ({figures}; target window from {cuts.target_from.isoformat()}, test "
             f"window from {cuts.test_from.isoformat()}): change target_from and test_from in [split], or leave them out"
         )
 
 
-def _cut(per_day: Mapping[int, int], allowed: Sequence[int], wanted: float, total: int) -> datetime:
-    if not allowed:
+def _cut(counts: Sequence[tuple[int, int]], wanted: float, *, free_days: int) -> datetime:
+    per_day: dict[int, int] = {}
+    for first, count in counts:
+        per_day[first // _DAY] = per_day.get(first // _DAY, 0) + count
+    days = sorted(per_day)
+    if len(days) <= free_days:
         raise EmptyInteractionsError(
-            f"{total:,} interactions on {len(per_day)} day(s) are too few days for history, target and test window: "
-            "deliver a longer time, or set target_from and test_from in [split]"
+            f"{sum(per_day.values()):,} interactions on {len(days)} day(s) are too few days for a history, a target "
+            "and a test window: deliver a longer time, or set target_from and test_from in [split]"
         )
     behind, best = 0, (float("inf"), 0)
-    first_allowed = allowed[0]
-    for day in sorted(per_day, reverse=True):
+    for day in reversed(days[free_days:]):
         behind += per_day[day]
-        if day >= first_allowed:
-            best = min(best, (abs(behind - wanted), -day))
-    return _midnight(-best[1])
-
-
-def _midnight(day: int) -> datetime:
-    return _EPOCH + timedelta(days=day)
+        best = min(best, (abs(behind - wanted), day), key=lambda pair: pair[0])
+    return datetime.fromtimestamp(best[1] * _DAY, tz=UTC)
 
 
 def _moment(text: str) -> datetime:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote
 
 from shortlist.columns import CATEGORY, ITEM, RAW, SOURCE_FILE, TIME, TITLE, USER, WEIGHT
 from shortlist.errors import InputError
@@ -105,7 +106,7 @@ def list_files(location: str) -> tuple[InputFile, ...]:
     for file in found:
         if file.size == 0:
             raise InputError(f"{file.path} is empty (0 bytes): was the upload interrupted? Deliver it again")
-    return tuple(InputFile(prefix + file.path, file.size, file.mtime_ns) for file in found)
+    return tuple(InputFile(prefix + file.path, file.size or 0, file.mtime_ns) for file in found)
 
 
 def _search(
@@ -168,8 +169,8 @@ def interaction_columns(settings: Settings) -> dict[str, str]:
 
 def read_rows(
     spark: SparkSession, files: Sequence[InputFile], *, columns: Mapping[str, str], source: InputSettings
-) -> DataFrame:
-    """Read files into one frame of text, whatever their format, header and column order.
+) -> list[DataFrame]:
+    """Read files as text, whatever their format, header and column order.
 
     Args:
         spark: Session owned by the caller. Parquet times in nanoseconds turn on its `nanosAsLong` option.
@@ -178,8 +179,9 @@ def read_rows(
         source: Format, delimiter, encoding.
 
     Returns:
-        `source_file`, `source_block`, `source_position` (see `number_rows`), `malformed`, every name of `FIELDS` as
-        text, and `raw`, the whole row as JSON.
+        One frame for each layout (format, columns, types) found, all with the same columns: `source_file`,
+        `source_block`, `source_position` (see `number_rows`), `malformed`, every name of `FIELDS` as text (a Parquet
+        time stays a time), null where the layout has none, and `raw`, a struct of the whole row.
 
     Raises:
         InputError: If a file cannot be opened, has no rows, or lacks a column.
@@ -193,18 +195,14 @@ def read_rows(
     if not filled:
         raise InputError(f"{files[0].path} has a header and no rows: was the export cut short? Deliver it again")
     read = {"parquet": _read_parquet, "csv": _read_csv, "jsonl": _read_json, "netflix": _read_netflix}
-    frames = [
+    return [
         _select_fields(read[layout.format](spark, paths, layout, source), layout, columns)
         for layout, paths in filled.items()
     ]
-    rows = frames[0]
-    for frame in frames[1:]:
-        rows = rows.unionByName(frame)
-    return rows
 
 
 def number_rows(spark: SparkSession, rows: DataFrame, blocks: Iterable[tuple[str, int, int, int]]) -> DataFrame:
-    """Add `source_row`, the number of the record within its file, from 1.
+    """Add `source_row`, the number of the record within its file, from 1, and make `source_file` readable.
 
     Spark splits a large text file into blocks that do not know how many records came before them, so the numbers
     need one count a block, which the caller gets from a pass it makes anyway.
@@ -221,11 +219,14 @@ def number_rows(spark: SparkSession, rows: DataFrame, blocks: Iterable[tuple[str
     offsets, read = [], dict[str, int]()
     for file, block, first, count in sorted(blocks):
         before = read.get(file, 0)
-        offsets.append((file, block, before + 1 - first))
+        offsets.append((file, block, re.sub("^file:(//)?", "", unquote(file)), before + 1 - first))
         read[file] = before + count
-    table = spark.createDataFrame(offsets, f"{SOURCE_FILE} string, {SOURCE_BLOCK} bigint, offset bigint")
-    return rows.join(F.broadcast(table), [SOURCE_FILE, SOURCE_BLOCK], how="left").withColumn(
-        SOURCE_ROW, F.col(SOURCE_POSITION) + F.col("offset")
+    table = spark.createDataFrame(offsets, f"file string, {SOURCE_BLOCK} bigint, {SOURCE_FILE} string, offset bigint")
+    return (
+        rows.withColumnRenamed(SOURCE_FILE, "file")
+        .join(F.broadcast(table), ["file", SOURCE_BLOCK], how="left")
+        .withColumn(SOURCE_ROW, F.col(SOURCE_POSITION) + F.col("offset"))
+        .drop("file")
     )
 
 
@@ -391,17 +392,10 @@ def _text_position() -> list[Column]:
     from pyspark.sql import functions as F
 
     return [
-        _file_name().alias(SOURCE_FILE),
+        F.col("_metadata.file_path").alias(SOURCE_FILE),
         F.col("_metadata.file_block_start").alias(SOURCE_BLOCK),
         F.monotonically_increasing_id().alias(SOURCE_POSITION),
     ]
-
-
-def _file_name() -> Column:
-    from pyspark.sql import functions as F
-
-    path = F.regexp_replace(F.col("_metadata.file_path"), "^file:(//)?", "")
-    return F.url_decode(F.replace(path, F.lit("+"), F.lit("%2B")))
 
 
 def _read_parquet(spark: SparkSession, paths: Sequence[str], layout: _Layout, _source: InputSettings) -> DataFrame:
@@ -412,24 +406,25 @@ def _read_parquet(spark: SparkSession, paths: Sequence[str], layout: _Layout, _s
         spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
     frame = spark.read.parquet(*_spark_paths(paths))
     texts = [
-        _nanoseconds_as_text(name, zoned=nanoseconds[name]) if name in nanoseconds else _as_text(name, kind)
+        _nanoseconds(name, zoned=nanoseconds[name]) if name in nanoseconds else _as_text(name, kind)
         for name, kind in frame.dtypes
     ]
     return frame.select(
         *texts,
         F.lit(None).cast("string").alias(_CORRUPT),
-        _file_name().alias(SOURCE_FILE),
+        F.col("_metadata.file_path").alias(SOURCE_FILE),
         F.lit(0).cast("bigint").alias(SOURCE_BLOCK),
         F.col("_metadata.row_index").alias(SOURCE_POSITION),
     )
 
 
-def _nanoseconds_as_text(name: str, *, zoned: bool) -> Column:
+def _nanoseconds(name: str, *, zoned: bool) -> Column:
     from pyspark.sql import functions as F
 
+    if zoned:
+        return F.timestamp_micros(F.expr(f"{_quoted(name)} div 1000")).alias(name)
     moment = f"timestampadd(MICROSECOND, {_quoted(name)} div 1000, timestamp_ntz'1970-01-01 00:00:00')"
-    text = F.expr(moment).cast("string")
-    return (F.concat(text, F.lit("Z")) if zoned else text).alias(name)
+    return F.expr(moment).alias(name)
 
 
 def _as_text(name: str, kind: str) -> Column:
@@ -442,8 +437,8 @@ def _as_text(name: str, kind: str) -> Column:
         text = F.coalesce(whole, column.cast("string"))
     elif kind.startswith("decimal"):
         text = F.regexp_replace(column.cast("string"), r"\.0+$", "")
-    elif kind == "timestamp":
-        text = F.date_format(column, "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX")
+    elif kind in ("timestamp", "timestamp_ntz"):
+        text = column
     elif kind.startswith(("array", "map", "struct")):
         text = F.to_json(column)
     else:
@@ -461,7 +456,7 @@ def _read_netflix(spark: SparkSession, paths: Sequence[str], _layout: _Layout, s
     def parse(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
         for batch in batches:
             for path in batch.column(0).to_pylist():
-                yield from netflix_batches(path, encoding)
+                yield from netflix_batches(str(path), encoding)
 
     return listed.mapInArrow(parse, schema)
 
@@ -477,7 +472,7 @@ def netflix_batches(path: str, encoding: str, *, size: int = 50_000) -> Iterator
     Raises:
         OSError: `UnreadableInput: <path>`, if the file ends in the middle of a compressed block.
     """
-    movie = None
+    movie, name = None, quote(path)
     records: list[tuple[Any, ...]] = []
     position = 0
     try:
@@ -491,9 +486,9 @@ def netflix_batches(path: str, encoding: str, *, size: int = 50_000) -> Iterator
                     continue
                 fields = text.split(",")
                 if movie is not None and len(fields) == 3:
-                    records.append((movie, *fields[:2], fields[2], None, path, 0, position))
+                    records.append((movie, *fields, None, name, 0, position))
                 else:
-                    records.append((movie, None, None, None, text, path, 0, position))
+                    records.append((movie, None, None, None, text, name, 0, position))
                 position += 1
                 if len(records) == size:
                     yield _netflix_batch(records)
@@ -521,15 +516,13 @@ def _select_fields(frame: DataFrame, layout: _Layout, columns: Mapping[str, str]
         (F.col(_quoted(columns[field])) if columns.get(field) in present else F.lit(None).cast("string")).alias(field)
         for field in FIELDS
     ]
-    whole = F.to_json(F.struct(*[F.col(_quoted(name)) for name in layout.columns]))
-    corrupt = F.to_json(F.struct(F.col(_CORRUPT).alias("line")))
     return frame.select(
         SOURCE_FILE,
         SOURCE_BLOCK,
         SOURCE_POSITION,
         F.col(_CORRUPT).isNotNull().alias(MALFORMED),
         *fields,
-        F.when(F.col(_CORRUPT).isNotNull(), corrupt).otherwise(whole).alias(RAW),
+        F.struct(*[F.col(_quoted(name)) for name in layout.columns], F.col(_CORRUPT).alias("line")).alias(RAW),
     )
 
 
