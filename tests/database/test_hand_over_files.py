@@ -13,12 +13,15 @@ from pyarrow import parquet
 from shortlist.errors import InputError
 from shortlist.stores import hand_over_files
 from shortlist.stores.datasets import CANDIDATES_TRAIN, DEFAULT_RECS, ITEMS, USER_HISTORY
+from tests.conftest import empty_database
+from tests.database.conftest import Shop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from embedded.postgres import EmbeddedPostgres
     from shortlist.stores.datasets import Dataset
-    from tests.database.conftest import Shop
 
 HEADER = b"rank,item_id,score\n"
 
@@ -121,22 +124,32 @@ CSV_FAULTS = {
     "too large": (HEADER + b"3000000000,a,1\n", "'3000000000' is not a whole number between"),
     "truncated last line": (HEADER + b"1,a,0.5\n2,b", "Expected 3 columns, got 2"),
     "latin-1": (HEADER + "1,ä,1\n".encode("latin-1"), "cannot be read as CSV in UTF-8"),
-    "NUL byte": (HEADER + b"1,a\0b,1\n", "row 1, column 'item_id': 'a\\x00b' is not text"),
+    "NUL byte": (HEADER + b"1,a\0b,1\n", r"row 1, column 'item_id': 'a\\x00b' is not text"),
     "unclosed quote": (HEADER + b'1,"a,1\n2,b,1\n', "cannot be read as CSV"),
 }
 
 
+@pytest.fixture(scope="module")
+def serving(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """One for all: a refused file changes nothing that another test could see."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECS_DATABASE_URL", postgres.url)
+        shop = Shop(empty_database(postgres), tmp_path_factory.mktemp("serving"))
+        shop.publish("default_recs", "rank,item_id,score\n1,a,1\n2,b,0.5", run="before")
+        yield shop
+
+
 @pytest.mark.parametrize(("content", "message"), CSV_FAULTS.values(), ids=CSV_FAULTS.keys())
-def test_a_faulty_csv_is_refused_with_file_column_and_row(shop: Shop, content: bytes, message: str) -> None:
-    served = shop.publish("default_recs", "rank,item_id,score\n1,a,1\n2,b,0.5", run="before")
-    shop.file("default_recs.csv").write_bytes(content)
+def test_a_faulty_csv_is_refused_with_file_column_and_row(serving: Shop, content: bytes, message: str) -> None:
+    tables = serving.leftovers()
+    serving.file("default_recs.csv").write_bytes(content)
 
     with pytest.raises(InputError, match=message) as error:
-        shop.load("default_recs")
+        serving.load("default_recs")
 
     assert "default_recs.csv" in str(error.value)
-    assert shop.read("SELECT item_id FROM default_recs ORDER BY rank") == [("a",), ("b",)]
-    assert shop.leftovers() == {f"default_recs_{served}"}
+    assert serving.read("SELECT item_id FROM default_recs ORDER BY rank") == [("a",), ("b",)]
+    assert serving.leftovers() == tables
 
 
 def test_a_bad_value_far_into_the_file_is_found_by_its_row(tmp_path: Path) -> None:
