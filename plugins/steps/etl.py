@@ -260,7 +260,7 @@ def _check_rejected(
 def _write_windows(accepted: DataFrame, cuts: split.Cuts, new: str) -> None:
     plain = accepted.select(USER, ITEM, TIME, WEIGHT)
     split.window(plain, before=cuts.test_from).write.mode("overwrite").parquet(f"{new}/parquet/train")
-    split.test_window(plain, cuts).write.mode("overwrite").parquet(f"{new}/parquet/test")
+    split.held_out_window(plain, cuts).write.mode("overwrite").parquet(f"{new}/parquet/test")
 
 
 def _catalogue(spark: SparkSession, accepted: DataFrame, settings: Settings) -> DataFrame:

@@ -85,7 +85,7 @@ def target_window(interactions: DataFrame, cuts: Cuts) -> DataFrame:
     return window(interactions, start=cuts.target_from, before=cuts.test_from)
 
 
-def test_window(interactions: DataFrame, cuts: Cuts) -> DataFrame:
+def held_out_window(interactions: DataFrame, cuts: Cuts) -> DataFrame:
     """Return the test window, which only the evaluation sees."""
     return window(interactions, start=cuts.test_from)
 

@@ -15,7 +15,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote, unquote
 
 from shortlist.columns import CATEGORY, ITEM, RAW, SOURCE_FILE, TIME, TITLE, USER, WEIGHT
@@ -91,40 +91,43 @@ def list_files(location: str) -> tuple[InputFile, ...]:
 
     if "://" not in location:
         location = str(PROJECT_ROOT / location)
-    prefix = location.split("://")[0] + "://" if "://" in location else ""
-    # A wildcard would confuse the parser of URLs; the folder before it does not.
-    base = re.split(r"[*?\[]", location, maxsplit=1)[0].rsplit("/", 1)[0]
-    filesystem, path = resolve(location if base.count("/") < 3 else base)
-    whole = path + location[len(base) :] if base.count("/") >= 3 or not prefix else path
-    info = filesystem.get_file_info(whole)
-    if info.type == fs.FileType.File:
-        found = [info]
+    scheme, separator, path = location.rpartition("://")
+    # Brackets and stars would confuse the parser of URLs; the folder in front of them does not.
+    folder = re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0]
+    filesystem, _ = resolve(scheme + separator + (folder if "/" in folder else path))
+    named = filesystem.get_file_info(path)
+    if named.type == fs.FileType.File:
+        found = [named]
+    elif named.type == fs.FileType.Directory:
+        found = _search(filesystem, path, "*", recursive=True)
     else:
-        found = _search(filesystem, info, path, whole, local=not prefix)
+        found = _search(filesystem, folder, path, recursive="*" in path or "?" in path or "[" in path)
     if not found:
         raise InputError(f"no input at {location}: put a file there, or set [input].path in config/pipeline.toml")
     for file in found:
-        if file.size == 0:
+        if not file.size:
             raise InputError(f"{file.path} is empty (0 bytes): was the upload interrupted? Deliver it again")
-    return tuple(InputFile(prefix + file.path, file.size or 0, file.mtime_ns) for file in found)
+    return tuple(InputFile(scheme + separator + file.path, file.size or 0, file.mtime_ns or 0) for file in found)
 
 
-def _search(
-    filesystem: fs.FileSystem, info: fs.FileInfo, folder: str, pattern: str, *, local: bool
-) -> list[fs.FileInfo]:
+def _search(filesystem: fs.FileSystem, folder: str, pattern: str, *, recursive: bool) -> list[fs.FileInfo]:
     from pyarrow import fs
 
-    if info.type == fs.FileType.Directory:
-        folder, pattern = pattern, ""
-    inside = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True))
+    inside = (
+        filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True)) if recursive else []
+    )
+    local = isinstance(filesystem, fs.LocalFileSystem)
     found = []
     for file in sorted(inside, key=lambda each: each.path):
         parts = file.path[len(folder) :].strip("/").split("/")
         hidden = any(part.startswith(("_", ".")) for part in parts)
-        if file.type != fs.FileType.File or hidden or (pattern and not _matches(file.path, pattern)):
+        if file.type == fs.FileType.Directory or hidden or not (pattern == "*" or _matches(file.path, pattern)):
             continue
-        if local and not os.path.realpath(file.path).startswith(os.path.realpath(folder) + os.sep):
+        home = os.path.join(os.path.realpath(folder), "")
+        if local and not os.path.realpath(file.path).startswith(home):
             raise InputError(f"{file.path} is a link that leaves {folder}: put the file itself there, or name it alone")
+        if file.type != fs.FileType.File:
+            raise InputError(f"{file.path} is a link to nothing: remove it or deliver the file")
         found.append(file)
     return found
 
@@ -268,7 +271,7 @@ def _layout(path: str, source: InputSettings) -> _Layout:
             return _parquet_layout(path)
         if kind == "netflix":
             return _Layout("netflix", NETFLIX_COLUMNS)
-        with _open_text(path, source.encoding) as lines:
+        with open_text(path, source.encoding) as lines:
             return _json_layout(path, lines) if kind == "jsonl" else _csv_layout(path, lines, source)
     except (OSError, ValueError, EOFError, csv.Error) as error:  # pyarrow's errors are ValueErrors and OSErrors
         reason = str(error).splitlines()[0]
@@ -282,19 +285,23 @@ def _format(path: str, source: InputSettings) -> str:
         known = ", ".join(_ENDINGS)
         raise InputError(f"cannot tell the format of {path} by its name ({known}; also .gz): set [input].format")
     if name.endswith(".txt"):
-        with _open_text(path, source.encoding) as lines:
+        with open_text(path, source.encoding) as lines:
             if re.fullmatch(r"\s*\d+:\s*", lines.readline()):
                 return "netflix"
     return kind
 
 
 @contextmanager
-def _open_text(path: str, encoding: str) -> Iterator[io.TextIOWrapper]:
+def open_text(path: str, encoding: str) -> Iterator[io.TextIOWrapper]:
+    """Open a text file for reading, local or by URL, `.gz` or not, with or without a byte order mark.
+
+    Bytes that are not in `encoding` become U+FFFD.
+    """
     filesystem, inner = resolve(path)
     encoding = "utf-8-sig" if encoding.upper().replace("-", "") == "UTF8" else encoding
     with (
         filesystem.open_input_stream(inner) as stream,
-        io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="") as lines,
+        io.TextIOWrapper(cast("IO[bytes]", stream), encoding=encoding, errors="replace", newline="") as lines,
     ):
         yield lines
 
@@ -476,7 +483,7 @@ def netflix_batches(path: str, encoding: str, *, size: int = 50_000) -> Iterator
     records: list[tuple[Any, ...]] = []
     position = 0
     try:
-        with _open_text(path, encoding) as lines:
+        with open_text(path, encoding) as lines:
             for line in lines:
                 text = line.strip()
                 if not text:
