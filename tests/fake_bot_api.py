@@ -76,6 +76,7 @@ class FakeBotApi:
             def do_GET(self) -> None:
                 self.send_response(200)
                 self.end_headers()
+                self.wfile.write(b'{"ok":true}')
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

@@ -3,10 +3,13 @@
 import json
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from airflow.dag_processing.dagbag import DagBag
 from airflow.plugins_manager import integrate_macros_plugins
+from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 
 PACKAGES = ("steps", "shortlist", "dag_support")
@@ -17,22 +20,22 @@ bag = DagBag()
 heavy_after_parse = sorted({"pyspark", "pandas", "catboost", "pyarrow", "psycopg2", "requests"} & sys.modules.keys())
 
 
-def callbacks(owner: object, kind: str) -> list[str]:
+def callbacks(owner: Any, kind: str) -> list[str]:
     """The class names of the callbacks."""
     found = getattr(owner, f"on_{kind}_callback") or []
     return [type(callback).__name__ for callback in (found if isinstance(found, list | tuple) else [found])]
 
 
-def seconds(delta: object) -> float | None:
+def seconds(delta: timedelta | None) -> float | None:
     """Of a timedelta."""
     return delta.total_seconds() if delta else None
 
 
-def describe(dag: object) -> dict:
+def describe(dag: DAG) -> dict[str, Any]:
     """Everything the policy tests ask for."""
     return {
         "file": dag.fileloc,
-        "schedule": dag.timetable.summary if hasattr(dag.timetable, "summary") else dag.schedule,
+        "schedule": dag.schedule,
         "tags": sorted(dag.tags),
         "doc": dag.doc_md,
         "catchup": dag.catchup,
@@ -42,27 +45,29 @@ def describe(dag: object) -> dict:
         "params": dict(dag.params),
         "edges": sorted([task.task_id, below] for task in dag.tasks for below in task.downstream_task_ids),
         "serialized": json.dumps(DagSerialization.serialize_dag(dag), default=str),
-        "tasks": {
-            task.task_id: {
-                "operator": task.custom_operator_name,
-                "retries": task.retries,
-                "retry_delay": seconds(task.retry_delay),
-                "backoff": task.retry_exponential_backoff,
-                "max_retry_delay": seconds(task.max_retry_delay),
-                "execution_timeout": seconds(task.execution_timeout),
-                "on_failure": callbacks(task, "failure"),
-                "on_retry": callbacks(task, "retry"),
-                "on_success": callbacks(task, "success"),
-                "outlets": [asset.uri for asset in task.outlets],
-                "arguments": {name: str(value) for name, value in task.op_kwargs.items()},
-                "multiple_outputs": getattr(task, "multiple_outputs", False),
-                "conn_id": getattr(task, "conn_id", None),
-                "config": getattr(task, "config_kwargs", None),
-                "mode": getattr(task, "mode", None),
-                "timeout": getattr(task, "timeout", None),
-            }
-            for task in dag.tasks
-        },
+        "tasks": {task.task_id: describe_task(task) for task in dag.tasks},
+    }
+
+
+def describe_task(task: Any) -> dict[str, Any]:
+    """The same of a task."""
+    return {
+        "operator": task.custom_operator_name,
+        "retries": task.retries,
+        "retry_delay": seconds(task.retry_delay),
+        "backoff": task.retry_exponential_backoff,
+        "max_retry_delay": seconds(task.max_retry_delay),
+        "execution_timeout": seconds(task.execution_timeout),
+        "on_failure": callbacks(task, "failure"),
+        "on_retry": callbacks(task, "retry"),
+        "on_success": callbacks(task, "success"),
+        "outlets": [asset.uri for asset in task.outlets],
+        "arguments": {name: str(value) for name, value in task.op_kwargs.items()},
+        "multiple_outputs": getattr(task, "multiple_outputs", False),
+        "conn_id": getattr(task, "conn_id", None),
+        "config": getattr(task, "config_kwargs", None),
+        "mode": getattr(task, "mode", None),
+        "timeout": getattr(task, "timeout", None),
     }
 
 

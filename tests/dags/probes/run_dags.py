@@ -4,18 +4,16 @@ import json
 import os
 from pathlib import Path
 
+import structlog
+from airflow.callbacks.callback_requests import DagCallbackRequest
+from airflow.dag_processing import processor
+from airflow.dag_processing.dagbag import DagBag
+from airflow.models.xcom import XComModel
+from airflow.sdk.log import redact  # type: ignore[attr-defined]
 from airflow.utils.db import initdb
+from airflow.utils.session import create_session
 
 initdb()
-
-import structlog  # noqa: E402
-from airflow.callbacks.callback_requests import DagCallbackRequest  # noqa: E402
-from airflow.dag_processing import processor  # noqa: E402
-from airflow.dag_processing.dagbag import DagBag  # noqa: E402
-from airflow.models.xcom import XComModel  # noqa: E402
-from airflow.sdk.log import redact  # noqa: E402
-from airflow.utils.session import create_session  # noqa: E402
-
 bag = DagBag()
 states = {}
 results = {}
