@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import psycopg2
@@ -243,20 +244,34 @@ def test_a_long_running_reader_keeps_its_generation_and_delays_only_the_tidying(
     assert shop.read("SELECT count(*) FROM pg_inherits WHERE inhdetachpending") == [(0,)]
 
 
-def test_the_pointer_waits_for_statements_that_were_planned_without_the_new_partition(shop: Shop) -> None:
+def test_a_statement_planned_before_the_partition_came_never_meets_the_new_pointer(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the wait the statement would find no rows: the pointer is new, the partition not in its plan."""
     shop.publish("default_recs", RECS, run="one")
     shop.write("default_recs", OTHER_RECS)
     generation_id = shop.load("default_recs", run="two")
-    shop.audit(generation_id)
-    with shop.database.cursor() as publisher:
-        reader = psycopg2.connect(shop.database.url)
-        reader.cursor().execute(READ_RECS)
-        waiting = threading.Thread(target=generations._wait_for_planners, args=[publisher, DEFAULT_RECS])
-        waiting.start()
-        still_waiting = waiting.is_alive()
-        reader.close()
-        waiting.join()
-    assert still_waiting
+    with shop.database.cursor() as cursor:
+        # The planner calls a stable function to estimate how many rows a comparison keeps, after it listed partitions.
+        cursor.execute(
+            "CREATE FUNCTION pause() RETURNS text STABLE LANGUAGE plpgsql"
+            " AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN ''none''; END'"
+        )
+    seen: list[tuple[object, ...]] = []
+    query = "SELECT item_id FROM default_recs WHERE item_id <> pause() ORDER BY rank"
+    reader = threading.Thread(target=lambda: seen.extend(shop.read(query)))
+    with shop.database.cursor() as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(42)")
+        reader.start()
+        wait_until(shop, WAITING, 1, "advisory")
+        shop.audit(generation_id)
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "sleep", lambda _: holder.connection.rollback())
+            shop.flip(generation_id)
+    reader.join()
+
+    assert seen == [("a",), ("b",)]
+    assert shop.read(READ_RECS) == [("c",), ("d",)]
 
 
 def test_a_server_restarted_in_mid_load_is_a_clear_error_and_the_retry_succeeds(
