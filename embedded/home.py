@@ -60,7 +60,10 @@ def prepare(home: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         home.chmod(0o711)  # the database server may run as another user, who must pass
         (home / "spark" / "spark-defaults.conf").write_text(
-            f"spark.sql.warehouse.dir {home}/spark/warehouse\n", encoding="utf-8"
+            f"spark.sql.warehouse.dir {home}/spark/warehouse\n"
+            # The default of 200 is for clusters: on one machine most of the time would go into tiny files.
+            f"spark.sql.shuffle.partitions {4 * (os.cpu_count() or 1)}\n",
+            encoding="utf-8",
         )
         (home / "spark" / "log4j2.properties").write_text(
             _SPARK_LOGGING.format(log=log_folder(home) / "spark.log"), encoding="utf-8"
