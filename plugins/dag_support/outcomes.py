@@ -13,7 +13,9 @@ from shortlist.errors import (
     AuditError,
     EmptyInteractionsError,
     GateRefusedError,
+    ModelVersionError,
     NothingToDoError,
+    RankerError,
     RejectedRowsError,
     SettingsError,
     ShortlistError,
@@ -27,7 +29,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # The same data gives the same answer: another try would only delay the message.
-_FINAL = (AuditError, EmptyInteractionsError, GateRefusedError, RejectedRowsError, SettingsError)
+_FINAL = (
+    AuditError,
+    EmptyInteractionsError,
+    GateRefusedError,
+    ModelVersionError,
+    RankerError,
+    RejectedRowsError,
+    SettingsError,
+)
 
 
 def with_outcomes(step: Callable[P, R]) -> Callable[P, R]:

@@ -102,7 +102,9 @@ def _facts(result: object) -> list[str]:
     facts = []
     for name, value in result.items():
         if name == "models":
-            facts += [f"NDCG@10 {model} {metrics[_HEADLINE]['mean']:.4f}" for model, metrics in value.items()]
+            facts += _facts({_HEADLINE: {model: metrics[_HEADLINE]["mean"] for model, metrics in value.items()}})
+        elif name == _HEADLINE:
+            facts += [f"NDCG@10 {model} {mean:.4f}" for model, mean in value.items()]
         elif name == "rejected":
             facts += [f"rejected {reason} {count:,}" for reason, count in value.items()]
         elif isinstance(value, int | float) and not isinstance(value, bool):

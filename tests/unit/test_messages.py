@@ -47,6 +47,7 @@ def test_success_tells_counts_and_metrics_and_leaves_out_paths() -> None:
                 "passed": True,
                 "share": 0.25,
             },
+            "evaluate_ranker": {"ndcg@10": {"ranker": 0.2}, "gate": {"passed": True, "tolerance": 0.01}},
         },
     )
 
@@ -55,6 +56,7 @@ def test_success_tells_counts_and_metrics_and_leaves_out_paths() -> None:
         "manual__1",
         "<b>spark_etl</b> read 541,909, rejected missing_user 135,080",
         "<b>spark_test_recommender</b> users 900, NDCG@10 popular 0.0412, NDCG@10 als 0.1235, share 0.25",
+        "<b>evaluate_ranker</b> NDCG@10 ranker 0.2000",
     ]
 
 
