@@ -52,6 +52,10 @@ def _run(options: argparse.Namespace) -> int:
         from embedded.ui import run_ui
 
         return run_ui(options.port)
+    if options.command == "validate":
+        from embedded.validate import run_validate
+
+        return run_validate(options.file, options.config)
     if options.command == "rollback":
         return _roll_back(options.view)
     if options.command == "psql":

@@ -61,6 +61,8 @@ def prepare(home: Path) -> None:
         home.chmod(0o711)  # the database server may run as another user, who must pass
         (home / "spark" / "spark-defaults.conf").write_text(
             f"spark.sql.warehouse.dir {home}/spark/warehouse\n"
+            "spark.ui.enabled false\n"
+            "spark.ui.showConsoleProgress false\n"
             # The default of 200 is for clusters: on one machine most of the time would go into tiny files.
             f"spark.sql.shuffle.partitions {4 * (os.cpu_count() or 1)}\n",
             encoding="utf-8",
