@@ -41,7 +41,7 @@ def quiet_output(log: Path) -> Iterator[Console]:
     os.close(file)
     try:
         with os.fdopen(os.dup(screen), "w", errors="replace") as stream:
-            yield Console(file=stream, highlight=False)
+            yield Console(file=stream, highlight=False, width=None if stream.isatty() else 120)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
