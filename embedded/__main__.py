@@ -80,14 +80,15 @@ def _roll_back(view: str) -> int:
 def _psql() -> int:
     from embedded.postgres import EmbeddedPostgres
 
-    with EmbeddedPostgres(_existing_home() / "postgres") as server:
+    folder = _existing_home()
+    with home.database(folder) as url:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for psql: it cancels a query there
-        return server.shell()
+        return EmbeddedPostgres(folder / "postgres").shell(url)
 
 
 def _existing_home() -> Path:
     folder = home.home_folder()
-    if not (folder / "postgres").is_dir() and "RECS_DATABASE_URL" not in os.environ:
+    if not (folder / "postgres").is_dir() and not os.environ.get("RECS_DATABASE_URL"):
         raise SetupError(f"There are no tables in {folder} yet: run `make demo` first.")
     return folder
 

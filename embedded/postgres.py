@@ -91,10 +91,13 @@ class EmbeddedPostgres:
             self._run_or_raise("pg_ctl", "-D", str(self._data), "-m", "fast", "-w", "stop")
         self._started_here = False
 
-    def shell(self) -> int:
-        """Open `psql` on the running server's database, and return its exit code."""
-        command = [str(self._binaries / "psql"), "-h", _HOST, "-p", str(self.port), "-U", USER, DATABASE]
-        return subprocess.run(command, env=os.environ | {"PGPASSWORD": self._password()}).returncode
+    def shell(self, url: str) -> int:
+        """Open this package's `psql` on a database, and return its exit code. No password appears in a process list."""
+        from psycopg2.extensions import parse_dsn
+
+        names = {"user": "PGUSER", "password": "PGPASSWORD", "host": "PGHOST", "port": "PGPORT", "dbname": "PGDATABASE"}
+        place = {names[name]: str(value) for name, value in parse_dsn(url).items() if name in names}
+        return subprocess.run([str(self._binaries / "psql")], env=os.environ | place).returncode
 
     def __enter__(self) -> Self:
         self.start()
