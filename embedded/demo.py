@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -69,7 +70,7 @@ def run_demo(data: str | None, config: str | None) -> int:
         except Exception as error:
             progress.end("failed")
             logging.getLogger(__name__).exception("the demo failed")
-            _print_error(console, f"{type(error).__name__}: {error}", log)
+            _print_error(console, describe(error), log)
             return 1
         summary.show(console, results)
     return 0
@@ -135,8 +136,7 @@ class _Watcher:
         self.progress.end("failed")
         if isinstance(error, KeyboardInterrupt):  # Airflow takes it for an error of the task and would go on
             raise error
-        text = str(error) if isinstance(error, str | ShortlistError) else f"{type(error).__name__}: {error}"
-        self.error = self.error or text
+        self.error = self.error or describe(error)
 
 
 def _as_listener(watcher: _Watcher) -> object:
@@ -168,7 +168,19 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def describe(error: BaseException | str | None) -> str:
+    """Return an error in a few lines; of a stack trace (Spark sends those of its workers) only the end counts."""
+    cause = error.__cause__ if isinstance(error, BaseException) else None
+    if isinstance(cause, ShortlistError):  # in Airflow's "do not try again"
+        error = cause
+    if isinstance(error, str | ShortlistError):
+        return str(error)
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    if named and any(line.startswith("Traceback") for line in lines):
+        return named[-1]
+    return "\n".join([f"{type(error).__name__}: {lines[0] if lines else ''}", *lines[1:4]])
+
+
 def _print_error(console: Console, message: str, log: Path) -> None:
-    lines = [line for line in message.splitlines() if line.strip()]
-    short = "\n".join(lines[:4])[:2000]
-    console.print(f"\n{short}\nEverything that was logged: {log}", style="red", markup=False, soft_wrap=True)
+    console.print(f"\n{message}\nEverything that was logged: {log}", style="red", markup=False, soft_wrap=True)

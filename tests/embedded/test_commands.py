@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from embedded.demo import describe
 from embedded.home import PROJECT
+from shortlist.errors import InputError, RejectedRowsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,3 +118,20 @@ def test_set_up_is_done_when_the_lock_has_not_changed(clone: Path) -> None:
     (clone / "requirements.lock").write_text("changed")
     done = run("sh", f"{clone}/embedded/setup.sh", home=clone, PYTHON=sys.executable, PIP_INDEX_URL="file:///nowhere")
     assert done.returncode == 1
+
+
+def test_an_error_is_told_without_its_stack_trace() -> None:
+    assert describe(InputError("no file at a.csv: put one there")) == "no file at a.csv: put one there"
+    final = RuntimeError("RejectedRowsError: too many")
+    final.__cause__ = RejectedRowsError("too many")
+    assert describe(final) == "too many"
+    assert describe(OSError("disk\n\nfull\n1\n2\n3")) == "OSError: disk\nfull\n1\n2"
+    assert describe(KeyError()) == "KeyError: "
+
+
+def test_of_an_error_in_a_spark_worker_only_its_own_message_is_told() -> None:
+    error = RuntimeError(
+        "An exception was thrown from the Python worker:\nTraceback (most recent call last):\n"
+        '  File "candidates.py", line 119, in kernel\n    raise InputError\nshortlist.errors.InputError: bad row 7\n'
+    )
+    assert describe(error) == "shortlist.errors.InputError: bad row 7"
