@@ -111,7 +111,7 @@ class SplitSettings:
 class AlsSettings:
     """Implicit-feedback ALS (Hu, Koren, Volinsky 2008); confidence = 1 + alpha · weight."""
 
-    rank: int = Field(default=64, ge=1, le=1024)
+    rank: int = Field(default=32, ge=1, le=1024)
     iterations: int = Field(default=10, ge=1)
     regularization: float = Field(default=0.1, gt=0)
     alpha: float = Field(default=2.0, gt=0)
