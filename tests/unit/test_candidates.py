@@ -99,7 +99,7 @@ def test_a_very_old_item_of_a_long_history_stays_seen() -> None:
         features=np.zeros((n + 1, len(ITEM_FEATURES)), np.float32),
         categories=csr_array((n + 1, 0), dtype=np.float32),
     )
-    row = {"user_id": "ann", "factors": [1.0], "history": list(range(n)), **dict.fromkeys(USER_FEATURES, 0.0)}
+    row = {"user_id": "ann", "factors": [1.0], "history": list(range(n))[::-1], **dict.fromkeys(USER_FEATURES, 0.0)}
     schema = pa.schema(
         [("user_id", pa.string()), ("factors", pa.list_(pa.float32())), ("history", pa.list_(pa.int32()))]
         + [(name, pa.float32()) for name in USER_FEATURES]

@@ -130,7 +130,8 @@ def read_users(batch: pa.RecordBatch, items: ItemState) -> UserBatch:
 
     def sparse(indexes: pa.ListArray[pa.Int32Scalar], values: NDArray[np.float32] | None = None) -> csr_array:
         offsets = np.asarray(indexes.offsets)
-        columns = np.asarray(indexes.values)[offsets[0] : offsets[-1]]
+        # A copy, because SciPy sorts in place and Arrow's memory is read-only.
+        columns = np.array(indexes.values)[offsets[0] : offsets[-1]]
         data = np.ones(len(columns), np.float32) if values is None else values[offsets[0] : offsets[-1]]
         return csr_array((data, columns, offsets - offsets[0]), shape=shape)
 
