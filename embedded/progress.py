@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from rich.console import RenderableType
 
 _MARKS = {"done": ("✓", "green"), "skipped": ("–", "yellow"), "failed": ("✗", "red")}
 _NAME_WIDTH = 26
@@ -116,15 +113,13 @@ class Progress(logging.Handler):
         if self._step and not self.console.is_terminal:
             self.console.print(Text(f"      {self._message}"), soft_wrap=True)
 
-    def _running(self) -> RenderableType:
+    def _running(self) -> Text:
         frame = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int(time.monotonic() * 8) % 10]
         return self._line(Text(frame, style="cyan"), time.monotonic() - self._began)
 
-    def _line(self, mark: Text, seconds: float) -> RenderableType:
-        line = Table.grid(padding=(0, 1), expand=False)
-        line.add_column(width=3, justify="right")
-        line.add_column(width=_NAME_WIDTH, no_wrap=True)
-        line.add_column(width=8, justify="right")
-        line.add_column(no_wrap=True, overflow="ellipsis")
-        line.add_row(mark, self._step, f"{seconds:.1f} s", Text(self._message, style="dim"))
+    def _line(self, mark: Text, seconds: float) -> Text:
+        line = Text.assemble(
+            "  ", mark, f" {self._step:<{_NAME_WIDTH}} {seconds:6.1f} s  ", (self._message, "dim"), no_wrap=True
+        )
+        line.truncate(self.console.width, overflow="ellipsis")
         return line
