@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 def spark() -> Iterator[SparkSession]:
     """One small local session; the settings are those of the DAGs, with few shuffle partitions."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
+    # Spark's workers import the functions that they are sent.
+    plugins = str(Path(__file__).resolve().parents[1] / "plugins")
+    os.environ["PYTHONPATH"] = os.pathsep.join([plugins, *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     from pyspark.sql import SparkSession
 
