@@ -8,7 +8,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
 from shortlist.columns import AVAILABLE, CATEGORY, ITEM, RAW, REASON, SOURCE_FILE, SOURCE_ROW, TIME, TITLE, USER, WEIGHT
-from shortlist.errors import EmptyInteractionsError, RejectedRowsError
+from shortlist.errors import EmptyInteractionsError, InputError, RejectedRowsError
 from shortlist.recommender import interactions, split
 from shortlist.settings import InputSettings
 from shortlist.stores import files, readers
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MOST_LINE_BREAKS: Final = 20
 _NO: Final = ("false", "f", "0", "0.0", "no", "n", "off")
 
 
@@ -52,19 +53,17 @@ def run_etl(spark: SparkSession, *, settings: Settings, as_of: str, input_path: 
     found = readers.list_files(settings.input.path)
     size = sum(file.bytes for file in found)
     logger.info("reading %d file(s), %.1f MB: %s", len(found), size / 1e6, settings.input.path)
-    with readers.readable_errors():
-        rows = validated_rows(spark, found, settings=settings, as_of=as_of).persist()
-        try:
-            report = _write_all(spark, rows, new=new, settings=settings, as_of=as_of, inputs=found)
-        finally:
-            rows.unpersist()
-    readers.check_unchanged(settings.input.path, found)
-    # Without a report nothing downstream trusts the folder, so a kill between these lines fails closed.
-    files.remove(settings.paths.etl_report)
-    files.replace(f"{new}/parquet", f"{settings.paths.processed}/parquet")
-    files.write_json(settings.paths.etl_report, report)
-    files.remove(new)
-    logger.info(summary(report))
+    try:
+        with readers.readable_errors():
+            report = _write_all(spark, found, new=new, settings=settings, as_of=as_of)
+        readers.check_unchanged(settings.input.path, found)
+        # Without a report nothing downstream trusts the folder, so a kill between these lines fails closed.
+        files.remove(settings.paths.etl_report)
+        files.replace(f"{new}/parquet", f"{settings.paths.processed}/parquet")
+        files.write_json(settings.paths.etl_report, report)
+    finally:
+        files.remove(new)
+    logger.info("%s", summary(report))
     return report
 
 
@@ -86,12 +85,24 @@ def validated_rows(
 
 
 def count_by_block(rows: DataFrame) -> list[Row]:
-    """Count the rows by file, block and reason. Grows with the blocks of Spark (128 MB each), not with the rows."""
+    """Count the rows by file, block and reason. Grows with the blocks of Spark (128 MB each), not with the rows.
+
+    Raises:
+        InputError: If a rejected record spans so many lines that it must have swallowed good ones.
+    """
     from pyspark.sql import functions as F
 
     position = F.min(readers.SOURCE_POSITION).alias("first")
     blocks = rows.groupBy(SOURCE_FILE, readers.SOURCE_BLOCK, REASON)
-    return blocks.agg(F.count(F.lit(1)).alias("rows"), position).collect()
+    breaks = F.max(F.regexp_count(F.col(RAW), F.lit(r"\\n"))).alias("line_breaks")
+    counted = blocks.agg(F.count(F.lit(1)).alias("rows"), position, breaks).collect()
+    for block in counted:
+        if (block["line_breaks"] or 0) > _MOST_LINE_BREAKS:
+            raise InputError(
+                f"{readers.readable_name(block[SOURCE_FILE])}: a quote opens and never closes, one record holds "
+                f"{block['line_breaks']} line breaks. Mend the line, or set [input].multiline = false"
+            )
+    return counted
 
 
 def rejected_rows(
@@ -147,23 +158,18 @@ def summary(report: Mapping[str, Any]) -> str:
 
 
 def _write_all(
-    spark: SparkSession,
-    rows: DataFrame,
-    *,
-    new: str,
-    settings: Settings,
-    as_of: str,
-    inputs: tuple[readers.InputFile, ...],
+    spark: SparkSession, inputs: tuple[readers.InputFile, ...], *, new: str, settings: Settings, as_of: str
 ) -> dict[str, Any]:
     from pyspark.sql import functions as F
 
-    blocks = count_by_block(rows)
-    read = sum(block["rows"] for block in blocks)
-    logger.info("read %s rows; looking for duplicates", f"{read:,}")
+    rows = validated_rows(spark, inputs, settings=settings, as_of=as_of).persist()
     repeated = interactions.repeated_keys(rows).persist()
     marked = interactions.mark_duplicates(rows, repeated)
     accepted = marked.where(~F.col("is_duplicate")).select(USER, ITEM, TIME, WEIGHT, TITLE, CATEGORY).persist()
     try:
+        blocks = count_by_block(rows)
+        read = sum(block["rows"] for block in blocks)
+        logger.info("read %s rows; looking for duplicates", f"{read:,}")
         days = _daily(accepted, settings)
         count = sum(day["rows"] for day in days)
         valid = sum(block["rows"] for block in blocks if block[REASON] is None)
@@ -172,21 +178,22 @@ def _write_all(
         quarantine.write.mode("overwrite").parquet(f"{new}/parquet/quarantine")
         _check_rejected(rejected, read, count, new=new, settings=settings, inputs=inputs)
         cuts = split.choose_cuts([(day["first"], day["rows"]) for day in days], settings.split)
-        people, products = accepted.agg(F.count_distinct(USER), F.count_distinct(ITEM)).first() or (0, 0)
-        logger.info("accepted %s rows of %s users and %s items; writing", f"{count:,}", people, products)
+        logger.info("accepted %s rows; writing train, test and items", f"{count:,}")
         _write_windows(accepted, cuts, new)
         _catalogue(spark, accepted, settings).write.mode("overwrite").parquet(f"{new}/parquet/items")
+        users = accepted.select(USER).distinct().count()
+        items = spark.read.parquet(f"{new}/parquet/items").count()
     finally:
-        accepted.unpersist()
-        repeated.unpersist()
+        for frame in (accepted, repeated, rows):
+            frame.unpersist()
     return {
         "files": [{"path": file.path, "bytes": file.bytes} for file in inputs],
         "read": read,
         "accepted": count,
         "rejected": rejected,
         "tolerated": sorted(settings.interactions.tolerated),
-        "users": people,
-        "items": products,
+        "users": users,
+        "items": items,
         "first": _iso(min(day["first"] for day in days)),
         "last": _iso(max(day["last"] for day in days)),
         "target_from": cuts.target_from.isoformat(timespec="seconds"),
@@ -242,7 +249,6 @@ def _check_rejected(
     if accepted and share <= settings.interactions.max_rejected_share:
         return
     files.replace(f"{new}/parquet/quarantine", settings.paths.quarantine)
-    files.remove(new)
     reasons = "; ".join(f"{reason} {count:,} ({interactions.REMEDIES[reason]})" for reason, count in rejected.items())
     names = ", ".join(file.path for file in inputs[:3]) + (" and more" if len(inputs) > 3 else "")
     if not accepted:
@@ -283,7 +289,7 @@ def _catalogue(spark: SparkSession, accepted: DataFrame, settings: Settings) -> 
     )
     return (
         seen.alias("seen")
-        .join(known.alias("known"), ITEM, how="full")
+        .join(known.alias("known"), ITEM, how="left")
         .select(
             ITEM,
             F.coalesce(f"known.{TITLE}", f"seen.{TITLE}").alias(TITLE),

@@ -23,6 +23,9 @@ POSITION: Final = (SOURCE_FILE, "source_block", "source_position")
 ORDER: Final = "source_order"
 DUPLICATE: Final = "duplicate"
 
+# A longer title has swallowed the lines below it, through a quote that never closes.
+_LONGEST_TITLE: Final = 5_000
+
 # What two rows must share to be the same interaction.
 _SAME: Final = (USER, ITEM, TIME, WEIGHT, CANCELLATION)
 
@@ -84,7 +87,11 @@ def validate(
     kind = dict(rows.dtypes)[TIME]
     check_timezone(timezone)
     parse = partial(parse_time, time_format=settings.time_format) if kind == "string" else _MOMENTS[kind]
-    with_time = rows.select(
+    cancelled = F.lit(False)
+    if settings.cancellation:
+        cancelled = F.coalesce(F.col(CANCELLATION).rlike(settings.cancellation.pattern), F.lit(False))
+    # Each step is a projection of its own, so that a value used several times is computed once.
+    parsed = rows.select(
         *POSITION,
         "malformed",
         _identifier(USER).alias(USER),
@@ -95,18 +102,14 @@ def validate(
         _label(TITLE),
         _label(CATEGORY),
         CANCELLATION,
+        cancelled.alias("cancelled"),
         RAW,
-    ).withColumn(TIME, parse(F.col("time_text"), timezone))
-    cancelled = F.lit(False)
-    if settings.cancellation:
-        cancelled = F.coalesce(F.col(CANCELLATION).rlike(settings.cancellation.pattern), F.lit(False))
-    number = F.when(F.col("weight_text").rlike(_NUMBER), F.col("weight_text").try_cast("double"))
-    said = number if WEIGHT in mapped else F.lit(1.0)
-    factor = _event_weight(settings, mapped)
-    amount = F.when(cancelled, -F.abs(said)).otherwise(said) * factor
-    reasons = _reasons(settings, mapped, as_of=as_of, number=number, cancelled=cancelled)
-    chosen = reduce(lambda chain, pair: chain.when(pair[1], pair[0]), list(reasons.items())[1:], _first(reasons))
-    return with_time.withColumn(REASON, chosen).select(
+    ).withColumns({TIME: parse(F.col("time_text"), timezone), "number": _number(F.col("weight_text"))})
+    said = F.col("number") if WEIGHT in mapped else F.lit(1.0)
+    amount = F.when(F.col("cancelled"), -F.abs(said)).otherwise(said) * _event_weight(settings, mapped)
+    reasons = _reasons(settings, mapped, as_of)
+    chosen = F.coalesce(*[F.when(reasons[name], name) for name in REMEDIES if name != DUPLICATE])
+    return parsed.withColumn(REASON, chosen).select(
         *POSITION,
         USER,
         ITEM,
@@ -208,8 +211,7 @@ _MOMENTS: Final = {"timestamp": lambda time, _timezone: time, "timestamp_ntz": _
 def _epoch(text: Column, microseconds: int) -> Column:
     from pyspark.sql import functions as F
 
-    number = F.when(text.rlike(_NUMBER), text.try_cast("double"))
-    return F.timestamp_micros(F.rint(number * microseconds).try_cast("bigint"))
+    return F.timestamp_micros(F.rint(_number(text) * microseconds).try_cast("bigint"))
 
 
 def _identifier(name: str) -> Column:
@@ -236,16 +238,14 @@ def _event_weight(settings: InteractionSettings, mapped: Collection[str]) -> Col
     return factor
 
 
-def _first(reasons: dict[str, Column]) -> Column:
+def _number(text: Column) -> Column:
     from pyspark.sql import functions as F
 
-    name, condition = next(iter(reasons.items()))
-    return F.when(condition, name)
+    # A cast alone would also take "1d" and "Infinity".
+    return F.when(text.rlike(_NUMBER), text.try_cast("double"))
 
 
-def _reasons(
-    settings: InteractionSettings, mapped: Collection[str], *, as_of: str, number: Column, cancelled: Column
-) -> dict[str, Column]:
+def _reasons(settings: InteractionSettings, mapped: Collection[str], as_of: str) -> dict[str, Column]:
     from pyspark.sql import functions as F
 
     user, item, time = F.col(USER), F.col(ITEM), F.col(TIME)
@@ -254,10 +254,10 @@ def _reasons(
     earliest = datetime.fromisoformat(settings.earliest)
     earliest = earliest if earliest.tzinfo else earliest.replace(tzinfo=UTC)
     no, weighted = F.lit(False), WEIGHT in mapped
-    size = F.when(cancelled, F.abs(number)).otherwise(number)
-    infinite = F.isnan(number) | (F.abs(number) == float("inf"))
-    found = {
-        "malformed": F.col("malformed"),
+    number = F.col("number")
+    size = F.when(F.col("cancelled"), F.abs(number)).otherwise(number)
+    return {
+        "malformed": F.col("malformed") | (F.coalesce(F.length(TITLE), F.lit(0)) > _LONGEST_TITLE),
         "missing_user": user.isNull(),
         "missing_item": item.isNull(),
         "bad_encoding": user.contains("\ufffd") | item.contains("\ufffd"),
@@ -269,7 +269,6 @@ def _reasons(
         "time_out_of_range": (time < F.lit(earliest)) | (time > F.lit(latest)),
         "unknown_event": _event_weight(settings, mapped).isNull(),
         "missing_weight": F.col("weight_text").isNull() if weighted else no,
-        "bad_weight": (number.isNull() | infinite) if weighted else no,
+        "bad_weight": (number.isNull() | (F.abs(number) == float("inf"))) if weighted else no,
         "weight_out_of_range": ~size.between(settings.min_weight, settings.max_weight) if weighted else no,
     }
-    return {name: found[name] for name in REMEDIES if name != DUPLICATE}

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import IO, TYPE_CHECKING, Any, Final, cast
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from shortlist.columns import CATEGORY, ITEM, RAW, SOURCE_FILE, TIME, TITLE, USER, WEIGHT
 from shortlist.errors import InputError
@@ -24,7 +24,7 @@ from shortlist.settings import PROJECT_ROOT
 from shortlist.stores.files import resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import pyarrow
     from pyarrow import fs
@@ -53,9 +53,10 @@ _ENDINGS: Final = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
+_OPEN_QUOTE: Final = "a quote opens and never closes; mend the line, or set [input].multiline = false"
 _SAMPLE_LINES: Final = 100
-# A record that spans more lines than this without being valid is a quote that never closes.
-_LONGEST_FIELD: Final = 1_000_000
+# A longer field of a CSV file is a quote that never closes.
+_LONGEST_FIELD: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,11 @@ def _search(filesystem: fs.FileSystem, folder: str, pattern: str, *, recursive: 
     for file in sorted(inside, key=lambda each: each.path):
         parts = file.path[len(folder) :].strip("/").split("/")
         hidden = any(part.startswith(("_", ".")) for part in parts)
-        if file.type == fs.FileType.Directory or hidden or not (pattern == "*" or _matches(file.path, pattern)):
+        if file.type != fs.FileType.File or hidden or not (pattern == "*" or _matches(file.path, pattern)):
             continue
         home = os.path.join(os.path.realpath(folder), "")
         if local and not os.path.realpath(file.path).startswith(home):
             raise InputError(f"{file.path} is a link that leaves {folder}: put the file itself there, or name it alone")
-        if file.type != fs.FileType.File:
-            raise InputError(f"{file.path} is a link to nothing: remove it or deliver the file")
         found.append(file)
     return found
 
@@ -222,7 +221,7 @@ def number_rows(spark: SparkSession, rows: DataFrame, blocks: Iterable[tuple[str
     offsets, read = [], dict[str, int]()
     for file, block, first, count in sorted(blocks):
         before = read.get(file, 0)
-        offsets.append((file, block, re.sub("^file:(//)?", "", unquote(file)), before + 1 - first))
+        offsets.append((file, block, readable_name(file), before + 1 - first))
         read[file] = before + count
     table = spark.createDataFrame(offsets, f"file string, {SOURCE_BLOCK} bigint, {SOURCE_FILE} string, offset bigint")
     return (
@@ -231,6 +230,11 @@ def number_rows(spark: SparkSession, rows: DataFrame, blocks: Iterable[tuple[str
         .withColumn(SOURCE_ROW, F.col(SOURCE_POSITION) + F.col("offset"))
         .drop("file")
     )
+
+
+def readable_name(source_file: str) -> str:
+    """Return the path behind a `source_file`, which Spark writes as an escaped URL."""
+    return re.sub("^file:(//)?", "", unquote(source_file))
 
 
 @contextmanager
@@ -251,16 +255,16 @@ def readable_errors() -> Iterator[None]:
             raise
         if "FAILED_READ_FILE" not in text and "UnreadableInput" not in text:
             raise
-        named = re.search(r"(?:reading file |UnreadableInput: )(?:file:(?://)?)?(\S+?)\.?(?:\s|$)", text)
-        cause = _cause(text)
-        raise InputError(f"{named[1] if named else 'a file'} cannot be read to its end: {cause}") from error
+        named = re.search(r"(?:reading file |OSError: UnreadableInput: )(\S+?)\.?(?:\s|$)", text)
+        name = readable_name(named[1]) if named else "a file"
+        raise InputError(f"{name} cannot be read to its end: {_cause(text)}") from error
 
 
 def _cause(text: str) -> str:
     if "FileNotFoundException" in text or "FILE_NOT_EXIST" in text:
         return "it was removed while being read; run again when the delivery is complete"
     if "TextParsingException" in text and "Length of parsed input" in text:
-        return "a quote opens and never closes; mend the line, or set [input].multiline = false"
+        return _OPEN_QUOTE
     return "it is truncated or corrupt; deliver it again (test a .gz with gzip -t)"
 
 
@@ -273,7 +277,9 @@ def _layout(path: str, source: InputSettings) -> _Layout:
             return _Layout("netflix", NETFLIX_COLUMNS)
         with open_text(path, source.encoding) as lines:
             return _json_layout(path, lines) if kind == "jsonl" else _csv_layout(path, lines, source)
-    except (OSError, ValueError, EOFError, csv.Error) as error:  # pyarrow's errors are ValueErrors and OSErrors
+    except csv.Error as error:
+        raise InputError(f"{path} cannot be read ({error}): {_OPEN_QUOTE}") from error
+    except (OSError, ValueError, EOFError) as error:  # pyarrow's errors are ValueErrors and OSErrors
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} cannot be read ({reason}): it is truncated or corrupt; deliver it again") from error
 
@@ -298,12 +304,15 @@ def open_text(path: str, encoding: str) -> Iterator[io.TextIOWrapper]:
     Bytes that are not in `encoding` become U+FFFD.
     """
     filesystem, inner = resolve(path)
-    encoding = "utf-8-sig" if encoding.upper().replace("-", "") == "UTF8" else encoding
     with (
         filesystem.open_input_stream(inner) as stream,
-        io.TextIOWrapper(cast("IO[bytes]", stream), encoding=encoding, errors="replace", newline="") as lines,
+        io.TextIOWrapper(cast("IO[bytes]", stream), encoding=_codec(encoding), errors="replace", newline="") as lines,
     ):
         yield lines
+
+
+def _codec(encoding: str) -> str:
+    return "utf-8-sig" if encoding.upper().replace("-", "") == "UTF8" else encoding
 
 
 def _parquet_layout(path: str) -> _Layout:
@@ -458,61 +467,66 @@ def _read_netflix(spark: SparkSession, paths: Sequence[str], _layout: _Layout, s
     listed = spark.createDataFrame([(path,) for path in paths], "path string").repartition(len(paths))
     names = ", ".join(f"{name} string" for name in (*NETFLIX_COLUMNS, _CORRUPT, SOURCE_FILE))
     schema = f"{names}, {SOURCE_BLOCK} bigint, {SOURCE_POSITION} bigint"
-    encoding = source.encoding
+    return listed.mapInArrow(_netflix_parser(_codec(source.encoding)), schema)
+
+
+def _netflix_line_parser() -> Callable[[Iterable[str], str], Iterator[tuple[Any, ...]]]:
+    def parse_lines(lines: Iterable[str], name: str) -> Iterator[tuple[Any, ...]]:
+        movie, position = None, 0
+        for line in lines:
+            text = line.strip()
+            if text.endswith(":") and text[:-1].strip().isdigit():
+                movie = text[:-1].strip()
+            elif text:
+                fields = text.split(",")
+                valid = movie is not None and len(fields) == 3
+                user, rating, date = fields if valid else (None, None, None)
+                yield movie, user, rating, date, None if valid else text, name, 0, position
+                position += 1
+
+    return parse_lines
+
+
+def _netflix_parser(
+    encoding: str, *, size: int = 50_000
+) -> Callable[[Iterator[pyarrow.RecordBatch]], Iterator[pyarrow.RecordBatch]]:
+    # Runs on Spark's workers, which may not have this package: nested functions travel whole.
+    names = [*NETFLIX_COLUMNS, _CORRUPT, SOURCE_FILE, SOURCE_BLOCK, SOURCE_POSITION]
+
+    def to_batch(records: list[tuple[Any, ...]]) -> pyarrow.RecordBatch:
+        import pyarrow as pa
+
+        types = [pa.string()] * 6 + [pa.int64()] * 2
+        columns = [pa.array(values, kind) for values, kind in zip(zip(*records, strict=True), types, strict=True)]
+        return pa.RecordBatch.from_arrays(columns, names)
+
+    parse_lines = _netflix_line_parser()
+
+    def parse_file(path: str) -> Iterator[pyarrow.RecordBatch]:
+        from io import TextIOWrapper
+        from itertools import islice
+        from urllib.parse import quote
+
+        from pyarrow import fs
+
+        filesystem, inner = fs.FileSystem.from_uri(path) if "://" in path else (fs.LocalFileSystem(), path)
+        try:
+            with (
+                filesystem.open_input_stream(inner) as stream,
+                TextIOWrapper(cast("IO[bytes]", stream), encoding=encoding, errors="replace") as lines,
+            ):
+                records = parse_lines(lines, quote(path))
+                while chunk := list(islice(records, size)):
+                    yield to_batch(chunk)
+        except OSError as error:
+            raise OSError(f"UnreadableInput: {quote(path)} ({error})") from error
 
     def parse(batches: Iterator[pyarrow.RecordBatch]) -> Iterator[pyarrow.RecordBatch]:
         for batch in batches:
             for path in batch.column(0).to_pylist():
-                yield from netflix_batches(str(path), encoding)
+                yield from parse_file(str(path))
 
-    return listed.mapInArrow(parse, schema)
-
-
-def netflix_batches(path: str, encoding: str, *, size: int = 50_000) -> Iterator[pyarrow.RecordBatch]:
-    """Stream one file of the Netflix combined format as record batches, in constant memory.
-
-    Args:
-        path: `MovieID:` lines, each followed by its `CustomerID,Rating,Date` lines.
-        encoding: Of the text.
-        size: Records a batch.
-
-    Raises:
-        OSError: `UnreadableInput: <path>`, if the file ends in the middle of a compressed block.
-    """
-    movie, name = None, quote(path)
-    records: list[tuple[Any, ...]] = []
-    position = 0
-    try:
-        with open_text(path, encoding) as lines:
-            for line in lines:
-                text = line.strip()
-                if not text:
-                    continue
-                if text.endswith(":") and text[:-1].strip().isdigit():
-                    movie = text[:-1].strip()
-                    continue
-                fields = text.split(",")
-                if movie is not None and len(fields) == 3:
-                    records.append((movie, *fields, None, name, 0, position))
-                else:
-                    records.append((movie, None, None, None, text, name, 0, position))
-                position += 1
-                if len(records) == size:
-                    yield _netflix_batch(records)
-                    records = []
-    except (OSError, EOFError, ValueError) as error:
-        raise OSError(f"UnreadableInput: {path} ({error})") from error
-    if records:
-        yield _netflix_batch(records)
-
-
-def _netflix_batch(records: list[tuple[Any, ...]]) -> pyarrow.RecordBatch:
-    import pyarrow as pa
-
-    names = [*NETFLIX_COLUMNS, _CORRUPT, SOURCE_FILE, SOURCE_BLOCK, SOURCE_POSITION]
-    types = [pa.string()] * 6 + [pa.int64()] * 2
-    columns = [pa.array(values, kind) for values, kind in zip(zip(*records, strict=True), types, strict=True)]
-    return pa.RecordBatch.from_arrays(columns, names)
+    return parse
 
 
 def _select_fields(frame: DataFrame, layout: _Layout, columns: Mapping[str, str]) -> DataFrame:
@@ -529,7 +543,7 @@ def _select_fields(frame: DataFrame, layout: _Layout, columns: Mapping[str, str]
         SOURCE_POSITION,
         F.col(_CORRUPT).isNotNull().alias(MALFORMED),
         *fields,
-        F.struct(*[F.col(_quoted(name)) for name in layout.columns], F.col(_CORRUPT).alias("line")).alias(RAW),
+        F.struct(*[F.col(_quoted(name)) for name in layout.columns], F.col(_CORRUPT).alias("_line")).alias(RAW),
     )
 
 
