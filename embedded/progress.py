@@ -109,6 +109,8 @@ class Progress(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show the message of a log record beside the step that works."""
+        if record.name == "steps.messages":  # "no message sent" would hide what the task achieved
+            return
         self._message = printable(record.getMessage())
         if self._step and not self.console.is_terminal:
             self.console.print(Text(f"      {self._message}"), soft_wrap=True)

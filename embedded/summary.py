@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing
+from itertools import groupby, zip_longest
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
     from shortlist.settings import Settings
 
 _VIEWS = ("default_recs", "online_recs", "candidates_train", "candidates_inference", "personal_recs")
-_HISTORY_SHOWN = 6
-_RECS_SHOWN = 10
+_SHOWN = 10
 
 # A light, a middling and a heavy user: those at a quarter, half and nine tenths of all history lengths.
 _EXAMPLE_USERS = """
@@ -159,7 +160,8 @@ def _show_rows(console: Console, results: dict[str, Any]) -> None:
     table.add_row("read", f"{rows['read']:,}", style="bold")
     console.print()
     console.print(table)
-    console.print(f"{facts['users']:,} users and {facts['items']:,} items, {facts['first']} to {facts['last']}")
+    days = f"{facts['first'][:10]} to {facts['last'][:10]}"
+    console.print(f"{facts['users']:,} users and {facts['items']:,} items, {days}")
 
 
 def _show_metrics(console: Console, evaluation: dict[str, Any]) -> None:
@@ -184,9 +186,7 @@ def _show_example(console: Console, example: dict[str, Any]) -> None:
     columns.add_column("history")
     columns.add_column("recommended")
     columns.add_column("source")
-    for place in range(max(min(len(history), _HISTORY_SHOWN), min(len(recommendations), _RECS_SHOWN))):
-        taken = history[place] if place < min(len(history), _HISTORY_SHOWN) else None
-        offered = recommendations[place] if place < min(len(recommendations), _RECS_SHOWN) else None
+    for taken, offered in zip_longest(history[:_SHOWN], recommendations[:_SHOWN]):
         columns.add_row(
             Text(f"{taken['date']}  {printable(taken['title'])}" if taken else ""),
             Text(f"{offered['rank']:>2}  {printable(offered['title'])}" if offered else ""),
@@ -197,14 +197,16 @@ def _show_example(console: Console, example: dict[str, Any]) -> None:
 
 
 def _show_seconds(console: Console, results: dict[str, Any]) -> None:
-    table = _table("Seconds")
-    table.add_column("group")
-    table.add_column("step")
-    table.add_column("seconds", justify="right")
-    group = ""
-    for step in results["seconds"]:
-        table.add_row(step["group"] if step["group"] != group else "", step["step"], f"{step['seconds']:.1f}")
-        group = step["group"]
-    table.add_row("all", "", f"{results['total_seconds']:.1f}", style="bold")
+    table = _table(f"{results['total_seconds']:.1f} seconds")
+    table.add_column("group", no_wrap=True)
+    table.add_column("all", justify="right")
+    table.add_column("each step")
+    for group, steps in groupby(results["seconds"], key=itemgetter("group")):
+        each = list(steps)
+        table.add_row(
+            group,
+            f"{sum(step['seconds'] for step in each):.1f}",
+            ", ".join(f"{step['step']} {step['seconds']:.1f}" for step in each),
+        )
     console.print()
     console.print(table)

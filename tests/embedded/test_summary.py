@@ -51,6 +51,7 @@ def results() -> dict[str, Any]:
         "seconds": [
             {"group": "set-up", "step": "java", "seconds": 0.1},
             {"group": "etl_train_test_pipeline", "step": "spark_etl", "seconds": 12.34},
+            {"group": "etl_train_test_pipeline", "step": "create_futures", "seconds": 1.0},
         ],
         "total_seconds": 12.4,
         "where": {
@@ -105,8 +106,9 @@ def test_titles_are_shown_as_they_are(results: dict[str, Any]) -> None:
 
 def test_every_place_and_every_second_is_told(results: dict[str, Any]) -> None:
     lines = shown(results)
-    assert "etl_train_test_pipeline spark_etl 12.3" in lines
-    assert "all 12.4" in lines
+    assert "12.4 seconds" in lines
+    assert "set-up 0.1 java 0.1" in lines
+    assert "etl_train_test_pipeline 13.3 spark_etl 12.3, create_futures 1.0" in lines
     for place in results["where"].values():
         assert any(place in line for line in lines), place
 
