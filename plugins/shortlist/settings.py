@@ -134,8 +134,8 @@ class CandidateSettings:
     als: int = Field(default=100, ge=1)
     similar: int = Field(default=100, ge=1)
     popular: int = Field(default=50, ge=1)
-    popular_half_life_days: float = Field(default=14.0, gt=0)
-    train_users: int = Field(default=20_000, ge=1)
+    popular_half_life_days: float = Field(default=7.0, gt=0)
+    train_users: int = Field(default=10_000, ge=1)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -269,6 +269,15 @@ class Settings:
     gate: GateSettings = field(default_factory=GateSettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
     paths: PathSettings = field(default_factory=PathSettings)
+
+    @model_validator(mode="after")
+    def _popular_items_fill_every_list(self) -> Settings:
+        if self.candidates.popular < self.publish.k:
+            raise ValueError(
+                f"[candidates].popular = {self.candidates.popular} must be at least [publish].k = {self.publish.k}:"
+                " popular items fill the lists of users whom nothing else reaches"
+            )
+        return self
 
 
 def load_settings(path: str | None = None) -> Settings:

@@ -30,6 +30,8 @@ USER_HISTORY = """
     u,1,2026-11-01T10:00:00Z,2.5
     v,2,2026-11-01T10:00:00Z,1
     w,2,2026-11-01T10:00:00Z,1
+    x,1,2026-11-01T10:00:00Z,1
+    x,2,2026-11-01T10:00:00Z,1
 """
 # `w` has no candidates, so nobody misses recommendations for it.
 CANDIDATES = "user_id,item_id,source\nu,2,als\nu,3,als+popular\nv,1,similar\nv,3,popular"
@@ -169,6 +171,7 @@ def test_seen_items_pass_where_repeats_are_allowed(stocked: Shop) -> None:
 GOOD = [("u", ["2", "3"], [0.9, 0.1], ["als", "popular"]), ("v", ["1", "3"], [0.2, 0.8], ["als+similar", "als"])]
 PERSONAL_CASES = {
     "good lists": (GOOD, set()),
+    "all that is left for a user who has the rest": ([*GOOD, ("x", ["3"], [1], ["popular"])], set()),
     "one too few": ([GOOD[0], ("v", ["1"], [0.2], ["als"])], {"exactly_k"}),
     "one too many": ([GOOD[0], ("v", ["1", "3", "2"], [1, 1, 1], ["als"] * 3)], {"exactly_k", "not_seen"}),
     "an empty list": ([GOOD[0], ("v", [], [], [])], {"exactly_k", "no_missing_value"}),

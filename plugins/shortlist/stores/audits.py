@@ -220,9 +220,9 @@ def _not_seen(rows: str, served: Mapping[str, int], publish: PublishSettings) ->
 def _personal(rows: str, served: Mapping[str, int], publish: PublishSettings) -> Iterator[Rule]:
     yield Rule(
         "exactly_k",
-        f"a user whose number of recommendations is not {publish.k}",
-        f"SELECT {_label(USER)} || ' items=' || count({ITEM}) FROM {rows}"
-        f" GROUP BY {USER} HAVING count({ITEM}) <> {publish.k}",
+        f"a user who has not exactly {publish.k} recommendations, nor all that are left for them",
+        f"SELECT {_label(USER)} || ' items=' || n FROM (SELECT {USER}, count({ITEM}) AS n FROM {rows} GROUP BY {USER})"
+        f" AS lists WHERE n > {publish.k} OR n < LEAST({publish.k}, {_left_for_user(served, publish)})",
     )
     candidates, history = served.get(CANDIDATES_INFERENCE.name), served.get(USER_HISTORY.name)
     yield Rule(
@@ -233,6 +233,20 @@ def _personal(rows: str, served: Mapping[str, int], publish: PublishSettings) ->
         f" AND NOT EXISTS (SELECT FROM {rows} WHERE rows.{USER} = h.{USER})",
         "" if candidates and history else f"no {USER_HISTORY.name} or no {CANDIDATES_INFERENCE.name} served",
     )
+
+
+def _left_for_user(served: Mapping[str, int], publish: PublishSettings) -> str:
+    """SQL for the number of available items that the user of `lists` has not met; a small shop has fewer than K."""
+    items, history = served.get(ITEMS.name), served.get(USER_HISTORY.name)
+    if items is None:
+        return str(publish.k)
+    unseen = ""
+    if history and not publish.allow_repeats:
+        unseen = (
+            f" AND NOT EXISTS (SELECT FROM internal.{USER_HISTORY.name}_{history} AS h"
+            f" WHERE h.{USER} = lists.{USER} AND i.{ITEM} = ANY (h.item_ids))"
+        )
+    return f"(SELECT count(*) FROM internal.{ITEMS.name}_{items} AS i WHERE i.{AVAILABLE}{unseen})"
 
 
 def _label(*names: str) -> str:
