@@ -16,6 +16,7 @@ import pytest
 from pyarrow import parquet
 
 from shortlist.errors import EmptyInteractionsError, InputError, RejectedRowsError
+from shortlist.stores import files
 from steps.etl import run_etl
 from tests.etl_runs import AS_OF, HEADER, Outputs, digest, good_lines, quarantine_rows, run, settings_for
 
@@ -281,7 +282,7 @@ def test_a_second_delivery_of_the_same_file_adds_nothing(
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text(HEADER + good_lines(), encoding="utf-8")
     outputs = run(spark, settings_for(tmp_path / "root", tmp_path / "?.csv"))
-    once = run(spark, good).report
+    once = files.read_json(good.paths.etl_report)
     assert (outputs.report["fingerprint"], outputs.report["rejected"]) == (once["fingerprint"], {"duplicate": 10})
     assert len({name for name, _, _ in outputs.rejected}) == 1
 
@@ -321,22 +322,28 @@ def test_lopsided_and_large_volumes_are_taken_whole(
     assert (report["users"], report["items"]) == (len(set(data["user"])), len(set(data["item"])))
 
 
+@pytest.fixture(scope="module")
+def delivered(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings after a first delivery, which the next ones replace."""
+    root = tmp_path_factory.mktemp("delivered")
+    (root / "a.csv").write_text(HEADER + good_lines(), encoding="utf-8")
+    settings = settings_for(root, root / "a.csv")
+    run(spark, settings)
+    return settings
+
+
 @pytest.mark.parametrize(
     ("user", "item"),
     [("new{0}", "i0"), ("u0", "new{0}"), ("only", "only")],
     ids=["fault_21_every_user_new", "fault_22_every_item_new", "fault_23_one_user_one_item"],
 )
-def test_a_delivery_replaces_the_last_one_whole(spark: SparkSession, tmp_path: Path, user: str, item: str) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text(HEADER + good_lines(), encoding="utf-8")
-    settings = settings_for(tmp_path, path)
-    run(spark, settings)
+def test_a_delivery_replaces_the_last_one_whole(spark: SparkSession, delivered: Settings, user: str, item: str) -> None:
     rows = [(user.format(day), item.format(day), 1.0) for day in range(1, 6)]
     lines = "".join(f"{user},{item},2026-04-0{day},1\n" for day, (user, item, _) in enumerate(rows, 1))
-    path.write_text(HEADER + lines, encoding="utf-8")
-    outputs = run(spark, settings)
+    files.write_bytes(delivered.input.path, (HEADER + lines).encode())
+    outputs = run(spark, delivered)
     assert outputs.accepted == sorted(rows)
-    assert outputs.report["items"] == spark.read.parquet(settings.paths.items).count() == len({row[1] for row in rows})
+    assert outputs.report["items"] == spark.read.parquet(delivered.paths.items).count() == len({row[1] for row in rows})
 
 
 @pytest.mark.parametrize(

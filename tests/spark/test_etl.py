@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from shortlist.errors import EmptyInteractionsError, SettingsError
-from shortlist.recommender import interactions
+from shortlist.recommender import interactions, split
 from shortlist.settings import (
     PROJECT_ROOT,
     CancellationSettings,
@@ -98,20 +98,31 @@ def test_example_settings_read_their_format(
 
 
 def test_movielens_split_is_the_published_one(spark: SparkSession, tmp_path: Path) -> None:
+    """On a twentieth of the users and every rating at the seconds of the cuts."""
     if not MOVIELENS.exists():
         pytest.skip(f"no {MOVIELENS}: MovieLens may not be redistributed")
-    settings = example("ml-1m.toml", tmp_path, MOVIELENS / "ratings.parquet")
+    cuts_at = {975_768_738, 978_133_367}
+    some = [[("user_id", "<", 300)], [("timestamp", "in", cuts_at)]]
+    ratings = parquet.read_table(MOVIELENS / "ratings.parquet", filters=some)
+    parquet.write_table(ratings, tmp_path / "ratings.parquet")
+    published = ratings.to_pylist()
+    settings = example("ml-1m.toml", tmp_path, tmp_path / "ratings.parquet")
     settings = replace(settings, catalogue=replace(settings.catalogue, path=str(MOVIELENS / "movies.csv")))
     report = run_etl(spark, settings=settings, as_of=AS_OF)
-    assert (report["read"], report["accepted"], report["rejected"]) == (1_000_209, 1_000_209, {})
-    test = spark.read.parquet(settings.paths.test)
-    # One rating at the very second of the first cut is 'val' in the published split and history here.
-    assert (test.count(), spark.read.parquet(settings.paths.train).where("time >= '2000-12-02 14:52:19Z'").count()) == (
-        100_021,
-        100_020,
-    )
-    row = spark.read.parquet(settings.paths.items).where("item_id = '1'").collect()[0]
-    assert tuple(row) == ("1", "Toy Story (1995)", "Animation|Children's|Comedy", True)
+    assert (report["read"], report["accepted"], report["rejected"]) == (len(published), len(published), {})
+    cuts = split.Cuts.of_report(report)
+    found = {"test": spark.read.parquet(settings.paths.test)}
+    train = spark.read.parquet(settings.paths.train)
+    found |= {"val": split.target_window(train, cuts), "train": split.history(train, cuts)}
+    expected: dict[str, set[tuple[str, str]]] = {"train": set(), "val": set(), "test": set()}
+    for row in published:
+        # Of the ratings at the second of the first cut all but one are published as 'train'.
+        side = "train" if row["timestamp"] == 975_768_738 else row["split80"]
+        expected[side].add((str(row["user_id"]), str(row["movie_id"])))
+    for side, pairs in expected.items():
+        assert {(row[0], row[1]) for row in found[side].select("user_id", "item_id").collect()} == pairs
+    toy_story = spark.read.parquet(settings.paths.items).where("item_id = '1'").collect()[0]
+    assert tuple(toy_story) == ("1", "Toy Story (1995)", "Animation|Children's|Comedy", True)
 
 
 def test_json_lines_and_csv_in_one_folder_are_one_delivery(spark: SparkSession, tmp_path: Path) -> None:
