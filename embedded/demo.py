@@ -6,10 +6,12 @@ import logging
 import os
 import re
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from embedded import home, summary
 from embedded.java import choose_java
@@ -72,6 +74,8 @@ def run_demo(data: str | None, config: str | None) -> int:
             logging.getLogger(__name__).exception("the demo failed")
             _print_error(console, describe(error), log)
             return 1
+        finally:
+            _end_children()
         summary.show(console, results)
     return 0
 
@@ -162,6 +166,17 @@ def _as_listener(watcher: _Watcher) -> object:
             watcher.failed(error)
 
     return Listener()
+
+
+def _end_children() -> None:
+    """End Spark's Java and its workers now rather than soon after this process."""
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.terminate()
+    for survivor in psutil.wait_procs(children, timeout=10)[1]:
+        with suppress(psutil.NoSuchProcess):
+            survivor.kill()
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from embedded.postgres import EmbeddedPostgres
 
 PROJECT = Path(__file__).resolve().parents[1]
+_DAY = 24 * 60 * 60
 MINIMUM_DISK_BYTES = 3 * 1024**3
 
 # Variables of another Airflow, Spark or Python set-up would lead tasks there.
@@ -71,6 +73,9 @@ def prepare(home: Path) -> None:
             _SPARK_LOGGING.format(log=log_folder(home) / "spark.log"), encoding="utf-8"
         )
         _write_secrets(home)
+        for left_behind in (home / "spark" / "scratch").iterdir():  # by a Spark that was killed
+            if left_behind.stat().st_mtime < time.time() - _DAY:
+                shutil.rmtree(left_behind, ignore_errors=True)
     except OSError as error:
         raise SetupError(
             f"{error.filename or home} cannot be written ({error.strerror}): give this user the right to write to"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import socket
 import stat
 import subprocess
@@ -55,6 +56,16 @@ def test_secrets_are_long_private_and_made_once(tmp_path: Path) -> None:
     home.prepare(tmp_path)
     assert (tmp_path / "airflow.cfg").read_text() == before
     assert home.admin_password(tmp_path) == password
+
+
+def test_scratch_files_of_a_spark_that_was_killed_go_after_a_day(tmp_path: Path) -> None:
+    home.prepare(tmp_path)
+    scratch = tmp_path / "spark" / "scratch"
+    for name in ("old", "new"):
+        (scratch / name).mkdir()
+    os.utime(scratch / "old", (0, 0))
+    home.prepare(tmp_path)
+    assert [path.name for path in scratch.iterdir()] == ["new"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
