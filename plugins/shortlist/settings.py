@@ -112,7 +112,7 @@ class AlsSettings:
     """Implicit-feedback ALS (Hu, Koren, Volinsky 2008); confidence = 1 + alpha · weight."""
 
     rank: int = Field(default=32, ge=1, le=1024)
-    iterations: int = Field(default=10, ge=1)
+    iterations: int = Field(default=6, ge=1)
     regularization: float = Field(default=0.1, gt=0)
     alpha: float = Field(default=2.0, gt=0)
     seed: int = 42

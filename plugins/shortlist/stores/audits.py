@@ -222,7 +222,7 @@ def _personal(rows: str, served: Mapping[str, int], publish: PublishSettings) ->
         "exactly_k",
         f"a user who has not exactly {publish.k} recommendations, nor all that are left for them",
         f"SELECT {_label(USER)} || ' items=' || n FROM (SELECT {USER}, count({ITEM}) AS n FROM {rows} GROUP BY {USER})"
-        f" AS lists WHERE n > {publish.k} OR n < LEAST({publish.k}, {_left_for_user(served, publish)})",
+        f" AS lists WHERE CASE WHEN n < {publish.k} THEN n < {_left_for_user(served, publish)} ELSE n > {publish.k} END",
     )
     candidates, history = served.get(CANDIDATES_INFERENCE.name), served.get(USER_HISTORY.name)
     yield Rule(

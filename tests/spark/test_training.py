@@ -1,0 +1,242 @@
+"""Training, evaluation and export as the DAG runs them, on a small shop with two tastes."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shortlist.columns import CANDIDATE_FEATURES
+from shortlist.errors import ModelVersionError
+from shortlist.settings import (
+    AlsSettings,
+    CandidateSettings,
+    EvaluationSettings,
+    PathSettings,
+    PublishSettings,
+    Settings,
+    SimilaritySettings,
+)
+from shortlist.stores import model_versions
+from steps.evaluate import evaluate_recommender
+from steps.export import export_recommendations
+from steps.train import find_latest_model, train_recommender
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyspark.sql import SparkSession
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+TARGET_FROM, TEST_FROM = START + timedelta(days=60), START + timedelta(days=80)
+LATE_USER, LATE_ITEM = "u-late", "i-late"
+
+
+def events() -> list[tuple[str, str, datetime, float]]:
+    """Users u00–u29 take i00–i09, u30–u59 take i10–i19: a few on the way, some in each window."""
+    generator = np.random.default_rng(3)
+    rows = []
+    for user in range(60):
+        first = 0 if user < 30 else 10
+        for item in generator.permutation(10)[:8]:
+            when = START + timedelta(days=float(generator.random() * 100))
+            rows.append((f"u{user:02}", f"i{first + item:02}", when, 1.0))
+    rows.append((LATE_USER, "i00", TARGET_FROM + timedelta(days=1), 1.0))
+    rows += [(f"u{user:02}", LATE_ITEM, TEST_FROM + timedelta(days=1), 1.0) for user in range(5)]
+    return sorted(rows, key=lambda row: row[2])
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings = Settings(
+        als=AlsSettings(rank=4, iterations=3),
+        similarity=SimilaritySettings(history=10, neighbours=10, shrinkage=1.0),
+        candidates=CandidateSettings(als=5, similar=5, popular=5),
+        evaluation=EvaluationSettings(k=(5, 10), bootstrap_samples=100),
+        publish=PublishSettings(k=5, default_recs=5, online_recs=3),
+        paths=PathSettings(root=str(tmp_path_factory.mktemp("shop"))),
+    )
+    rows = events()
+    fields: dict[str, pa.DataType] = {
+        "user_id": pa.string(),
+        "item_id": pa.string(),
+        "time": pa.timestamp("us", "UTC"),
+        "weight": pa.float32(),
+    }
+    schema = pa.schema(fields)
+
+    def write(path: str, part: list[tuple[str, str, datetime, float]]) -> None:
+        named = [dict(zip(schema.names, row, strict=True)) for row in part]
+        pq.write_table(pa.Table.from_pylist(named, schema=schema), _folder(path) / "part-0.parquet")
+
+    write(settings.paths.train, [row for row in rows if row[2] < TEST_FROM])
+    write(settings.paths.test, [row for row in rows if row[2] >= TEST_FROM])
+    items = sorted({row[1] for row in rows})
+    catalogue = pa.table(
+        {
+            "item_id": items,
+            "title": [f"Title of {item}" for item in items],
+            "category": pa.nulls(len(items), pa.string()),
+            "available": [item != "i05" for item in items],
+        }
+    )
+    pq.write_table(catalogue, _folder(settings.paths.items) / "part-0.parquet")
+    report = {
+        "target_from": TARGET_FROM.isoformat(),
+        "test_from": TEST_FROM.isoformat(),
+        "last": rows[-1][2].isoformat(timespec="seconds"),
+        "fingerprint": "f",
+        "accepted": len(rows),
+        "users": 61,
+        "items": len(items),
+    }
+    _folder(settings.paths.processed)
+    with open(settings.paths.etl_report, "w", encoding="utf-8") as file:
+        json.dump(report, file)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def version(spark: SparkSession, settings: Settings) -> str:
+    path = train_recommender(spark, settings=settings, version="version_20260501T000000")
+    evaluate_recommender(spark, settings=settings, version_path=path)
+    export_recommendations(spark, settings=settings, version_path=path)
+    return path
+
+
+def _folder(path: str) -> Path:
+    from pathlib import Path
+
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def table(path: str) -> list[dict[str, Any]]:
+    rows = pq.read_table(path).to_pylist()
+    # Spark writes moments without a zone, in UTC.
+    return [row | {"as_of": row["as_of"].replace(tzinfo=UTC)} if "as_of" in row else row for row in rows]
+
+
+def handed_over(settings: Settings, name: str) -> list[dict[str, Any]]:
+    return table(f"{settings.paths.hand_over}/{name}.parquet")
+
+
+def seen_before(moment: datetime) -> set[tuple[str, str]]:
+    return {(user, item) for user, item, when, _ in events() if when < moment}
+
+
+def test_a_model_of_a_moment_knows_no_user_and_no_item_that_came_later(version: str) -> None:
+    """A planted leak: `u-late` and `i-late` exist only after the moments; dropping a time filter lets them in."""
+    index = {row["user_id"]: row["user_index"] for row in table(f"{version}/users")}
+    items = {row["item_id"]: row["item_index"] for row in table(f"{version}/items")}
+    for moment, knows_user, knows_item in (("history", False, False), ("train", True, False), ("all", True, True)):
+        users = {row["user_index"] for row in table(f"{version}/{moment}/user_factors")}
+        known = {row["item_index"] for row in table(f"{version}/{moment}/item_factors")}
+        neighbours = {row["item_index"] for row in table(f"{version}/{moment}/similar")}
+        available = {row["item_index"] for row in table(f"{version}/{moment}/item_features") if row["available"]}
+        assert (index[LATE_USER] in users) == knows_user, moment
+        for part in (known, neighbours, available):
+            assert (items[LATE_ITEM] in part) == knows_item, moment
+
+
+def test_labels_are_what_was_taken_in_the_window_and_not_before(version: str, settings: Settings) -> None:
+    windows = {TARGET_FROM: TEST_FROM, TEST_FROM: START + timedelta(days=1000)}
+    rows = handed_over(settings, "candidates_train")
+    assert {row["as_of"] for row in rows} == set(windows)
+    for row in rows:
+        begin = row["as_of"]
+        taken = {(user, item) for user, item, when, _ in events() if begin <= when < windows[begin]} - seen_before(
+            begin
+        )
+        assert row["target"] == int((row["user_id"], row["item_id"]) in taken)
+        assert row["n_relevant"] == sum(user == row["user_id"] for user, _ in taken)
+
+
+def test_no_candidate_was_seen_before_or_is_unavailable(version: str, settings: Settings) -> None:
+    """Also red when the columns of users and items are swapped: no pair would be a user and an item."""
+    users, items = {row[0] for row in events()}, {row[1] for row in events()}
+    for name, moment in (("candidates_train", None), ("candidates_inference", datetime.max.replace(tzinfo=UTC))):
+        for row in handed_over(settings, name):
+            assert row["user_id"] in users
+            assert row["item_id"] in items - {"i05"}
+            assert (row["user_id"], row["item_id"]) not in seen_before(moment or row["as_of"])
+
+
+def test_every_user_has_enough_candidates_for_a_full_list(version: str, settings: Settings) -> None:
+    count: dict[str, int] = defaultdict(int)
+    for row in handed_over(settings, "candidates_inference"):
+        count[row["user_id"]] += 1
+    assert set(count) == {row[0] for row in events()}
+    assert min(count.values()) >= settings.publish.k
+
+
+def test_als_recommends_within_the_taste(version: str, settings: Settings) -> None:
+    first = [row for row in handed_over(settings, "candidates_inference") if row["als_rank"] == 1]
+    same = [(int(row["user_id"][1:]) < 30) == (int(row["item_id"][1:]) < 10) for row in first if "late" not in str(row)]
+    assert len(same) > 50
+    assert np.mean(same) > 0.8
+
+
+def test_hand_over_files_have_the_documented_columns_and_full_lists(version: str, settings: Settings) -> None:
+    default = sorted(handed_over(settings, "default_recs"), key=lambda row: row["rank"])
+    assert [row["rank"] for row in default] == [1, 2, 3, 4, 5]
+    assert list(default[0]) == ["rank", "item_id", "score"]
+    assert [row["score"] for row in default] == sorted((row["score"] for row in default), reverse=True)
+    assert "i05" not in {row["item_id"] for row in default}
+
+    online = handed_over(settings, "online_recs")
+    assert list(online[0]) == ["item_id", "rank", "similar_item_id", "score"]
+    assert all(row["item_id"] != row["similar_item_id"] and row["similar_item_id"] != "i05" for row in online)
+    assert max(row["rank"] for row in online) == 3
+
+    history = {(row["user_id"], row["item_id"]) for row in handed_over(settings, "user_history")}
+    assert history == {(user, item) for user, item, _, _ in events()}
+    assert {row["item_id"]: row["available"] for row in handed_over(settings, "items")}["i05"] is False
+    assert set(CANDIDATE_FEATURES) <= set(handed_over(settings, "candidates_inference")[0])
+
+
+def test_the_evaluation_compares_the_baselines_on_the_same_users(version: str) -> None:
+    with open(f"{version}/metrics.json", encoding="utf-8") as file:
+        metrics = json.load(file)
+    assert set(metrics["models"]) == {"popular", "similar_to_last", "als"}
+    assert metrics["window"]["from"] == TEST_FROM.isoformat()
+    taken = {
+        user for user, item, when, _ in events() if when >= TEST_FROM and (user, item) not in seen_before(TEST_FROM)
+    }
+    assert metrics["users"] == len(taken & {user for user, _ in seen_before(TEST_FROM)})
+    assert metrics["models"]["als"]["hit_rate@5"]["mean"] > 0.3
+
+
+def test_the_same_data_and_seed_give_identical_files(spark: SparkSession, settings: Settings, version: str) -> None:
+    names = ("default_recs", "online_recs", "candidates_train", "candidates_inference", "user_history")
+
+    def content() -> dict[str, list[str]]:
+        return {name: sorted(json.dumps(row, default=str) for row in handed_over(settings, name)) for name in names}
+
+    before = content()
+    again = train_recommender(spark, settings=settings, version="version_20260502T000000")
+    evaluate_recommender(spark, settings=settings, version_path=again)
+    export_recommendations(spark, settings=settings, version_path=again)
+    assert content() == before
+    assert find_latest_model(settings=settings) == again
+
+
+def test_a_version_without_a_manifest_is_never_found(settings: Settings, version: str) -> None:
+    half = _folder(f"{settings.paths.model_versions}/version_20990101T000000")
+    assert find_latest_model(settings=settings) != str(half)
+    with pytest.raises(ModelVersionError, match="no complete model version"):
+        model_versions.read_manifest(str(half))
+
+
+def test_no_version_at_all_is_a_named_error(tmp_path: Path, settings: Settings) -> None:
+    empty = replace(settings, paths=PathSettings(root=str(tmp_path)))
+    with pytest.raises(ModelVersionError, match="run etl_train_test_pipeline first"):
+        find_latest_model(settings=empty)
