@@ -218,11 +218,12 @@ def _not_seen(rows: str, served: Mapping[str, int], publish: PublishSettings) ->
 
 
 def _personal(rows: str, served: Mapping[str, int], publish: PublishSettings) -> Iterator[Rule]:
+    left = _left_for_user(served, publish)
     yield Rule(
         "exactly_k",
         f"a user who has not exactly {publish.k} recommendations, nor all that are left for them",
         f"SELECT {_label(USER)} || ' items=' || n FROM (SELECT {USER}, count({ITEM}) AS n FROM {rows} GROUP BY {USER})"
-        f" AS lists WHERE CASE WHEN n < {publish.k} THEN n < {_left_for_user(served, publish)} ELSE n > {publish.k} END",
+        f" AS lists WHERE CASE WHEN n < {publish.k} THEN n < {left} ELSE n > {publish.k} END",
     )
     candidates, history = served.get(CANDIDATES_INFERENCE.name), served.get(USER_HISTORY.name)
     yield Rule(
