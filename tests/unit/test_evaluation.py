@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,7 +14,7 @@ from shortlist.settings import EvaluationSettings
 
 CONFIG = EvaluationSettings(k=(1, 10), bootstrap_samples=100)
 
-CANDIDATES = {
+CANDIDATES: dict[str, list[Any]] = {
     "user_id": ["ann", "ann", "ann", "bob", "bob", "eve", "eve"],
     "item_id": ["a", "b", "c", "a", "b", "a", "c"],
     "als_rank": [1.0, None, 2.0, None, None, 1.0, 2.0],
