@@ -45,6 +45,19 @@ def test_the_same_data_and_seed_give_the_same_scores() -> None:
     assert np.array_equal(first, second)
 
 
+def test_a_better_rank_never_lowers_the_score_and_no_rank_is_the_worst() -> None:
+    """In this data a bad rank happens to be good; the next weeks will not be like that."""
+    data = labelled()
+    names = ("signal", "als_rank", "constant")
+    features = data.features.copy()
+    features[:, 1] = np.where(data.target == 1, 50, 1) + np.arange(len(features)) % 5
+    model = ranking.fit(replace(data, features=features, names=names), CONFIG)
+    ranks = np.array([1, 2, 10, 50, np.nan], np.float32)
+    pairs = np.column_stack([np.full(5, 0.5), ranks, np.ones(5)]).astype(np.float32)
+    scores = ranking.predict(model, pairs, names)
+    assert np.all(np.diff(scores) <= 0)
+
+
 def test_groups_that_are_torn_apart_are_refused() -> None:
     data = labelled()
     shuffled = replace(data, group=data.group[::-1].copy())

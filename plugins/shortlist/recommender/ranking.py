@@ -15,6 +15,24 @@ if TYPE_CHECKING:
     from shortlist.settings import RankerSettings
 
 
+# What every source says of a pair can only speak for it: all else equal, a better score or rank, or an item that is
+# taken more now, never lowers the prediction. It keeps the ranker sane when the next weeks differ from the last ones.
+_SPEAKS_FOR = (
+    "als_score",
+    "als_relative",
+    "similar_score",
+    "similar_relative",
+    "last_score",
+    "popular_score",
+    "item_count_7d",
+    "item_count_30d",
+)
+_SPEAKS_AGAINST = ("als_rank", "similar_rank", "last_rank", "popular_rank")
+
+# A pair that a source did not list comes after all that it did.
+_AFTER_EVERY_LIST = 1e6
+
+
 @dataclass(frozen=True)
 class LabelledCandidates:
     """Candidates with labels, the rows of a group (a user at one moment) next to each other.
@@ -69,17 +87,18 @@ def fit(data: LabelledCandidates, config: RankerSettings) -> CatBoost:
     held_out[generator.permutation(teaching)[: max(1, len(teaching) // 5)]] = True
 
     def pool(rows: NDArray[np.int64]) -> Pool:
-        return Pool(data.features[rows], data.target[rows], group_id=data.group[rows], feature_names=list(data.names))
+        features = _without_gaps(data.features[rows], data.names)
+        return Pool(features, data.target[rows], group_id=data.group[rows], feature_names=list(data.names))
 
     model = CatBoost(
         {
             "loss_function": config.loss,
             "eval_metric": "NDCG:top=10",
-            "metric_period": 5,
             "iterations": config.iterations,
             "learning_rate": config.learning_rate,
             "depth": config.depth,
             "random_seed": config.seed,
+            "monotone_constraints": [(name in _SPEAKS_FOR) - (name in _SPEAKS_AGAINST) for name in data.names],
             "allow_writing_files": False,
             "logging_level": "Silent",
         }
@@ -110,10 +129,19 @@ def predict(model: CatBoost, features: NDArray[np.float32], names: tuple[str, ..
         raise RankerError(
             f"the ranker was trained on other features than the candidates have: {unknown}. Train it anew"
         )
-    scores: NDArray[np.float64] = model.predict(features)
+    scores: NDArray[np.float64] = model.predict(_without_gaps(features, names))
     if not np.isfinite(scores).all():
         raise RankerError("the ranker gave scores that are not finite: train it anew")
     return scores
+
+
+def _without_gaps(features: NDArray[np.float32], names: tuple[str, ...]) -> NDArray[np.float32]:
+    import numpy as np
+
+    ranks = [index for index, name in enumerate(names) if name in _SPEAKS_AGAINST]
+    filled = features.copy()
+    filled[:, ranks] = np.nan_to_num(filled[:, ranks], nan=_AFTER_EVERY_LIST)
+    return filled
 
 
 def importance(model: CatBoost) -> dict[str, float]:
