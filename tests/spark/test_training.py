@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,7 @@ TARGET_FROM, TEST_FROM = START + timedelta(days=60), START + timedelta(days=80)
 LATE_USER, LATE_ITEM = "u-late", "i-late"
 
 
+@cache
 def events() -> list[tuple[str, str, datetime, float]]:
     """Users u00–u29 take i00–i09, u30–u59 take i10–i19: a few on the way, some in each window."""
     generator = np.random.default_rng(3)
@@ -129,6 +131,7 @@ def handed_over(settings: Settings, name: str) -> list[dict[str, Any]]:
     return table(f"{settings.paths.hand_over}/{name}.parquet")
 
 
+@cache
 def seen_before(moment: datetime) -> set[tuple[str, str]]:
     return {(user, item) for user, item, when, _ in events() if when < moment}
 
