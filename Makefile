@@ -1,6 +1,6 @@
 # Every command of the project. Each one first makes or updates .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui stop psql validate rollback test check format lock clean
+.PHONY: help setup demo ui stop psql validate rollback test check format bench lock clean
 RUN := PYTHONPATH=plugins .venv/bin/python -m embedded
 # Set on many machines; without compiled files every start would take seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
@@ -41,6 +41,9 @@ check: setup ## Lint, formatting and types
 
 format: setup ## Format the code
 	@.venv/bin/ruff format
+
+bench: setup ## Measure the demo five times: seconds, memory, quality, into benchmarks/results/
+	@PYTHONPATH=plugins .venv/bin/python -m benchmarks.first_light online-retail
 
 lock: setup ## Resolve requirements-*.txt anew into requirements.lock
 	@.bootstrap/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

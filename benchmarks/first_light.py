@@ -115,7 +115,10 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 def tree_memory(process: psutil.Process, folder: Path) -> int:
     """Return the bytes that a process, all it started, and its PostgreSQL hold, shared pages counted once (PSS)."""
     total = 0
-    roots = [process.pid, *(int(file.read_text().split()[0]) for file in folder.rglob("postmaster.pid"))]
+    # While the database is being made, PostgreSQL writes its process id with a minus.
+    places = (folder / "home" / "postgres", folder / "clone" / ".airflow" / "postgres")
+    files = [file for place in places for file in place.rglob("postmaster.pid")]
+    roots = [process.pid, *(abs(int(file.read_text().split()[0])) for file in files)]
     for root in roots:
         try:
             tree = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
