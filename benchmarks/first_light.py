@@ -59,7 +59,7 @@ def main() -> None:
             for step in runs[0]["steps"]
             if runs[0]["steps"][step] >= 1
         },
-        "identical_recommendations": len({run["recommendations"] for run in runs}) == 1,
+        "identical_recommendations": len({run["recommendations"] for run in runs}) == 1 if len(runs) > 1 else None,
         "rows": runs[0]["rows"],
         "evaluation": runs[0]["evaluation"],
         "runs": [{name: run[name] for name in ("wall_seconds", "peak_mib")} for run in runs],
