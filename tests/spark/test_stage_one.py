@@ -62,7 +62,7 @@ def test_als_recommends_what_users_of_the_same_taste_take(spark: SparkSession) -
 
 
 def test_als_takes_weights_for_confidence_in_a_preference_not_for_ratings(spark: SparkSession) -> None:
-    """Goes red with `implicitPrefs=False`: then a weight of 0.1 is a dislike, and what was never taken is no 0."""
+    """Goes red with explicit ratings: then a weight of 0.1 is a dislike, and what was never taken is no 0."""
     pairs = [(user, item, 0.1 if item == 0 else 5.0) for user, item, _ in two_tastes()]
     factors = als.fit(spark.createDataFrame(pairs, PAIRS_DDL), AlsSettings(rank=4, iterations=10, alpha=10.0))
     score = scores(factors)
@@ -77,6 +77,56 @@ def test_als_with_the_same_seed_gives_the_same_factors(spark: SparkSession) -> N
     first = als.fit(spark.createDataFrame(two_tastes(), PAIRS_DDL), config)
     second = als.fit(spark.createDataFrame(two_tastes()[::-1], PAIRS_DDL).repartition(3), config)
     assert scores(first) == scores(second)
+
+
+def random_pairs(n_users: int, n_items: int) -> list[tuple[int, int, float]]:
+    generator = np.random.default_rng(1)
+    taken = generator.random((n_users, n_items)) < 0.2
+    taken[3] = taken[:, 5] = False  # a user and an item that nothing is known of
+    return [
+        (int(user), int(item), float(generator.integers(1, 5))) for user, item in zip(*taken.nonzero(), strict=True)
+    ]
+
+
+def dense_als(pairs: list[tuple[int, int, float]], config: AlsSettings) -> tuple[np.ndarray, np.ndarray]:
+    """The equations of Hu, Koren and Volinsky as they stand in the paper, a user or item after the other."""
+    shape = (max(user for user, *_ in pairs) + 1, max(item for _, item, _ in pairs) + 1)
+    confidence, preference = np.ones(shape), np.zeros(shape)
+    for user, item, weight in pairs:
+        confidence[user, item] += config.alpha * weight
+        preference[user, item] = 1
+
+    def solve(other: np.ndarray, confidence: np.ndarray, preference: np.ndarray) -> np.ndarray:
+        rows = np.zeros((len(confidence), config.rank))
+        for row, (trust, taken) in enumerate(zip(confidence, preference, strict=True)):
+            if taken.any():
+                regular = config.regularization * taken.sum() * np.eye(config.rank)
+                rows[row] = np.linalg.solve(other.T * trust @ other + regular, other.T @ (trust * taken))
+        return rows
+
+    items = np.random.default_rng(config.seed).standard_normal((shape[1], config.rank)).astype(np.float32)
+    items = (items / np.linalg.norm(items, axis=1, keepdims=True)).astype(np.float64)
+    for _ in range(config.iterations):
+        users = solve(items, confidence, preference)
+        items = solve(users, confidence.T, preference.T)
+    return solve(items, confidence, preference), items
+
+
+@pytest.mark.parametrize("pairs_per_block", [10_000, 150])
+def test_als_solves_the_equations_of_the_paper_in_one_block_and_in_several(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, pairs_per_block: int
+) -> None:
+    monkeypatch.setattr(als, "_PAIRS_PER_BLOCK", pairs_per_block)
+    monkeypatch.setattr(als, "_NUMBERS_PER_MESSAGE", 4 * 4 * 7)  # seven items in a message
+    pairs, config = random_pairs(40, 30), AlsSettings(rank=4, iterations=3)
+    factors = als.fit(spark.createDataFrame(pairs, PAIRS_DDL), config)
+    users, items = dense_als(pairs, config)
+    found = {row["user_index"]: row["factors"] for row in factors.users.collect()}
+    assert found.keys() == set(range(40)) - {3}
+    np.testing.assert_allclose([found[user] for user in sorted(found)], users[sorted(found)], atol=1e-4)
+    found = {row["item_index"]: row["factors"] for row in factors.items.collect()}
+    assert found.keys() == set(range(30)) - {5}
+    np.testing.assert_allclose([found[item] for item in sorted(found)], items[sorted(found)], atol=1e-4)
 
 
 def test_als_on_nothing_is_refused(spark: SparkSession) -> None:

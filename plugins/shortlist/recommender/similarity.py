@@ -12,16 +12,19 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
     from scipy.sparse import csr_array
 
     from shortlist.settings import SimilaritySettings
 
 NEIGHBOURS_DDL = f"{ITEM_INDEX} int, {RANK} int, {SIMILAR_INDEX} int, {SCORE} float"
 
-_COUNTS_DDL = "first int, second array<int>, together array<int>"
+# What one task says of some items to the task that gathers them: rows of a sparse matrix, as bytes, which Spark hands
+# on much faster than lists of numbers.
+_COUNTS_DDL = "chunk int, lengths binary, seconds binary, together binary"
 
-# Users counted in one sparse product, and cells held before they are handed on: both bound the memory of a task.
+# Items in one message; users in one sparse product; cells held before they are handed on: all bound memory.
+_ITEMS_PER_MESSAGE = 512
 _USERS_PER_PRODUCT = 4096
 _CELLS_HELD = 20_000_000
 
@@ -53,15 +56,10 @@ def fit(histories: DataFrame, n_items: int, config: SimilaritySettings) -> DataF
     def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from _count_together(batches, n_items)
 
-    def choose(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            yield _nearest(batch, alone, config)
+    def choose(messages: pa.Table) -> pa.Table:
+        return _nearest(messages, alone, config)
 
-    def joined(name: str) -> Column:
-        return f.flatten(f.collect_list(name)).alias(name)
-
-    together = newest.mapInArrow(count, _COUNTS_DDL).groupBy("first").agg(joined("second"), joined("together"))
-    return together.mapInArrow(choose, NEIGHBOURS_DDL)
+    return newest.mapInArrow(count, _COUNTS_DDL).groupBy("chunk").applyInArrow(choose, NEIGHBOURS_DDL)
 
 
 def _count_together(batches: Iterable[pa.RecordBatch], n_items: int) -> Iterator[pa.RecordBatch]:
@@ -78,46 +76,49 @@ def _count_together(batches: Iterable[pa.RecordBatch], n_items: int) -> Iterator
             taken = csr_array((np.ones(len(items), np.int32), items, offsets - offsets[0]), shape=(len(users), n_items))
             held = held + taken.T @ taken
             if held.nnz > _CELLS_HELD:
-                yield _as_batch(held)
+                yield from _as_messages(held)
                 held = csr_array((n_items, n_items), dtype=np.int32)
-    yield _as_batch(held)
+    yield from _as_messages(held)
 
 
-def _as_batch(held: csr_array) -> pa.RecordBatch:
-    """One row an item, its cells as lists."""
+def _as_messages(held: csr_array) -> Iterator[pa.RecordBatch]:
     import numpy as np
     import pyarrow as pa
 
-    offsets = pa.array(held.indptr.astype(np.int32))
-    lists = [pa.ListArray.from_arrays(offsets, pa.array(cells.astype(np.int32))) for cells in (held.indices, held.data)]
-    first = pa.array(np.arange(held.shape[0], dtype=np.int32))
-    batch = pa.RecordBatch.from_arrays([first, *lists], names=["first", "second", "together"])
-    return batch.filter(pa.array(np.diff(held.indptr) > 0))
+    for chunk, begin in enumerate(range(0, held.shape[0], _ITEMS_PER_MESSAGE)):
+        rows = held[begin : begin + _ITEMS_PER_MESSAGE]
+        parts = (np.diff(rows.indptr), rows.indices, rows.data)
+        message = [pa.array([part.astype(np.int32).tobytes()], pa.binary()) for part in parts]
+        yield pa.RecordBatch.from_arrays(
+            [pa.array([chunk], pa.int32()), *message], names=["chunk", "lengths", "seconds", "together"]
+        )
 
 
-def _nearest(batch: pa.RecordBatch, alone: NDArray[np.float64], config: SimilaritySettings) -> pa.RecordBatch:
-    """Score the pairs of some items and keep the best of each."""
+def _nearest(messages: pa.Table, alone: NDArray[np.float64], config: SimilaritySettings) -> pa.Table:
+    """Sum up what the tasks say of some items, score the pairs and keep the best of each item."""
     import numpy as np
     import pyarrow as pa
     from scipy.sparse import csr_array
 
-    seconds = cast("pa.ListArray[pa.Int32Scalar]", batch.column("second"))
-    offsets = np.asarray(seconds.offsets)
-    others = np.array(seconds.values)[offsets[0] : offsets[-1]]
-    counts = np.asarray(cast("pa.ListArray[pa.Int32Scalar]", batch.column("together")).flatten()).astype(np.float64)
-    cells = csr_array((counts, others, offsets - offsets[0]), shape=(batch.num_rows, len(alone)))
-    cells.sum_duplicates()  # an item's cells come in several parts, from several tasks
+    def read(name: str) -> list[NDArray[np.int32]]:
+        return [np.frombuffer(part.as_buffer(), np.int32) for part in messages[name]]
 
-    first = np.asarray(batch.column("first"))
-    row = np.repeat(np.arange(batch.num_rows), np.diff(cells.indptr))
-    item, other = first[row], cells.indices
+    begin = messages["chunk"][0].as_py() * _ITEMS_PER_MESSAGE
+    n_rows = min(_ITEMS_PER_MESSAGE, len(alone) - begin)
+    cells = csr_array((n_rows, len(alone)), dtype=np.int32)
+    for lengths, seconds, together in zip(read("lengths"), read("seconds"), read("together"), strict=True):
+        pointers = np.concatenate([[0], np.cumsum(lengths)])
+        cells = cells + csr_array((together, seconds, pointers), shape=cells.shape)
+    cells.sort_indices()
+
+    row = np.repeat(np.arange(n_rows), np.diff(cells.indptr))
+    item, other = begin + row, cells.indices
     score = (cells.data / (np.sqrt(alone[item] * alone[other]) + config.shrinkage)).astype(np.float32)
     order = np.lexsort((other, -score, row))
     order = order[item[order] != other[order]]
-    begin = np.searchsorted(row[order], np.arange(batch.num_rows))
-    rank = np.arange(len(order)) - begin[row[order]] + 1
+    starts = np.searchsorted(row[order], np.arange(n_rows))
+    rank = np.arange(len(order)) - starts[row[order]] + 1
     kept = order[rank <= config.neighbours]
-    columns = [item[kept], rank[rank <= config.neighbours].astype(np.int32), other[kept].astype(np.int32), score[kept]]
-    return pa.RecordBatch.from_arrays(
-        [pa.array(column) for column in columns], names=[ITEM_INDEX, RANK, SIMILAR_INDEX, SCORE]
-    )
+    columns = {ITEM_INDEX: item[kept], RANK: rank[rank <= config.neighbours], SIMILAR_INDEX: other[kept]}
+    integers = {name: pa.array(column.astype(np.int32), pa.int32()) for name, column in columns.items()}
+    return pa.table({**integers, SCORE: pa.array(score[kept], pa.float32())})
