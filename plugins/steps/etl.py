@@ -106,7 +106,7 @@ def count_by_block(rows: DataFrame) -> list[Row]:
 
 
 def rejected_rows(
-    spark: SparkSession, marked: DataFrame, rows: DataFrame, blocks: list[Row], *, settings: Settings
+    spark: SparkSession, rows: DataFrame, distinct: DataFrame, blocks: list[Row], *, settings: Settings
 ) -> DataFrame:
     """Return the quarantine: rejected rows and duplicates, with file, record number, reason and content."""
     from pyspark.sql import functions as F
@@ -116,7 +116,7 @@ def rejected_rows(
     known = [F.col(field).alias(names[field]) for field in (USER, ITEM, TIME, WEIGHT) if field in names]
     raw = F.to_json(F.struct(*known), {"timeZone": "UTC"})
     position = [F.col(name) for name in interactions.POSITION]
-    duplicates = marked.where("is_duplicate").select(
+    duplicates = interactions.find_duplicates(rows, distinct).select(
         *position, F.lit(interactions.DUPLICATE).alias(REASON), raw.alias(RAW)
     )
     rejected = rows.where(F.col(REASON).isNotNull()).select(*position, REASON, RAW).unionByName(duplicates)
@@ -160,12 +160,9 @@ def summary(report: Mapping[str, Any]) -> str:
 def _write_all(
     spark: SparkSession, inputs: tuple[readers.InputFile, ...], *, new: str, settings: Settings, as_of: str
 ) -> dict[str, Any]:
-    from pyspark.sql import functions as F
 
     rows = validated_rows(spark, inputs, settings=settings, as_of=as_of).persist()
-    repeated = interactions.repeated_keys(rows).persist()
-    marked = interactions.mark_duplicates(rows, repeated)
-    accepted = marked.where(~F.col("is_duplicate")).select(USER, ITEM, TIME, WEIGHT, TITLE, CATEGORY).persist()
+    accepted = interactions.distinct_interactions(rows).persist()
     try:
         blocks = count_by_block(rows)
         read = sum(block["rows"] for block in blocks)
@@ -174,18 +171,18 @@ def _write_all(
         count = sum(day["rows"] for day in days)
         valid = sum(block["rows"] for block in blocks if block[REASON] is None)
         rejected = count_reasons(blocks, valid - count)
-        quarantine = rejected_rows(spark, marked, rows, blocks, settings=settings)
+        quarantine = rejected_rows(spark, rows, accepted, blocks, settings=settings)
         quarantine.write.mode("overwrite").parquet(f"{new}/parquet/quarantine")
         _check_rejected(rejected, read, count, new=new, settings=settings, inputs=inputs)
         cuts = split.choose_cuts([(day["first"], day["rows"]) for day in days], settings.split)
         logger.info("accepted %s rows; writing train, test and items", f"{count:,}")
         _write_windows(accepted, cuts, new)
-        _catalogue(spark, accepted, settings).write.mode("overwrite").parquet(f"{new}/parquet/items")
+        _catalogue(spark, rows, settings).write.mode("overwrite").parquet(f"{new}/parquet/items")
         users = accepted.select(USER).distinct().count()
         items = spark.read.parquet(f"{new}/parquet/items").count()
     finally:
-        for frame in (accepted, repeated, rows):
-            frame.unpersist()
+        accepted.unpersist()
+        rows.unpersist()
     return {
         "files": [{"path": file.path, "bytes": file.bytes} for file in inputs],
         "read": read,
@@ -269,11 +266,11 @@ def _write_windows(accepted: DataFrame, cuts: split.Cuts, new: str) -> None:
     split.held_out_window(plain, cuts).write.mode("overwrite").parquet(f"{new}/parquet/test")
 
 
-def _catalogue(spark: SparkSession, accepted: DataFrame, settings: Settings) -> DataFrame:
+def _catalogue(spark: SparkSession, rows: DataFrame, settings: Settings) -> DataFrame:
     from pyspark.sql import DataFrame
     from pyspark.sql import functions as F
 
-    seen = accepted.groupBy(ITEM).agg(_latest(TITLE, TIME), _latest(CATEGORY, TIME))
+    seen = rows.where(F.col(REASON).isNull()).groupBy(ITEM).agg(_latest(TITLE, TIME), _latest(CATEGORY, TIME))
     source = settings.catalogue
     if source.path is None:
         return seen.withColumn(AVAILABLE, F.lit(True))

@@ -82,14 +82,14 @@ def render_validation(result: Mapping[str, Any]) -> str:
 def _inspect(spark: SparkSession, rows: DataFrame, settings: Settings) -> dict[str, Any]:
     blocks = etl.count_by_block(rows)
     read = sum(block["rows"] for block in blocks)
-    repeated = interactions.repeated_keys(rows).persist()
+    valid = sum(block["rows"] for block in blocks if block[REASON] is None)
+    distinct = interactions.distinct_interactions(rows).persist()
     try:
-        marked = interactions.mark_duplicates(rows, repeated)
-        counts = etl.count_reasons(blocks, marked.where("is_duplicate").count())
-        rejected = etl.rejected_rows(spark, marked, rows, blocks, settings=settings)
+        counts = etl.count_reasons(blocks, valid - distinct.count())
+        rejected = etl.rejected_rows(spark, rows, distinct, blocks, settings=settings)
         examples = {reason: _examples(rejected, reason) for reason in counts}
     finally:
-        repeated.unpersist()
+        distinct.unpersist()
     share = etl.counted_share(counts, read, settings.interactions)
     accepted = read - sum(counts.values())
     return {

@@ -123,30 +123,26 @@ def validate(
     )
 
 
-def repeated_keys(rows: DataFrame) -> DataFrame:
-    """Return each interaction that occurs more than once, with the `source_order` of the first (`first`).
+def distinct_interactions(rows: DataFrame) -> DataFrame:
+    """Return each valid interaction once, with the `source_order` of its first row (`first`) and how often (`times`).
 
     An aggregation, not a window: a key with a million rows shrinks to one before the shuffle.
     """
     from pyspark.sql import functions as F
 
-    return (
-        rows.where(F.col(REASON).isNull())
-        .groupBy(*_SAME)
-        .agg(F.min(ORDER).alias("first"), F.count(F.lit(1)).alias("times"))
-        .where(F.col("times") > 1)
-        .drop("times")
-    )
+    valid = rows.where(F.col(REASON).isNull())
+    return valid.groupBy(*_SAME).agg(F.min(ORDER).alias("first"), F.count(F.lit(1)).alias("times"))
 
 
-def mark_duplicates(rows: DataFrame, repeated: DataFrame) -> DataFrame:
-    """Return the valid rows with `is_duplicate`: all but the first of each interaction in `repeated_keys`."""
+def find_duplicates(rows: DataFrame, distinct: DataFrame) -> DataFrame:
+    """Return the valid rows that are not the first of their interaction, given `distinct_interactions` of the rows."""
     from pyspark.sql import functions as F
 
-    valid = rows.where(F.col(REASON).isNull()).alias("rows")
+    repeated = distinct.where(F.col("times") > 1).alias("repeated")
     same = [F.col(f"rows.{key}").eqNullSafe(F.col(f"repeated.{key}")) for key in _SAME]
-    joined = valid.join(repeated.alias("repeated"), reduce(lambda a, b: a & b, same), how="left")
-    return joined.select("rows.*", F.coalesce(F.col(ORDER) > F.col("first"), F.lit(False)).alias("is_duplicate"))
+    later = F.col(ORDER) > F.col("first")
+    valid = rows.where(F.col(REASON).isNull()).alias("rows")
+    return valid.join(repeated, reduce(lambda a, b: a & b, same, later), how="inner").select("rows.*")
 
 
 def clean_items(rows: DataFrame) -> DataFrame:
