@@ -1,6 +1,8 @@
 """Measures the demo: seconds and peak memory from interaction files to served tables, and the quality of the result.
 
-Each run is a whole process on its own data folder, with everything it starts: PostgreSQL, the JVM, Python workers.
+Each run is a whole process on its own data folder, with everything it starts: PostgreSQL, the JVM, Python workers. How
+fast a machine is differs by the hour and by a factor of several, so each run stands next to the emptiest Spark program
+(start a session, count a thousand rows, stop) in the same minute: `ratio` is the one over the other.
 
     python -m benchmarks.first_light online-retail --runs 5
     python -m benchmarks.first_light ml-1m --data … --config config/examples/ml-1m.toml
@@ -30,6 +32,16 @@ RESULTS = PROJECT / "benchmarks" / "results"
 MODELS = ("popular", "similar_to_last", "als", "ranker")
 METRICS = ("ndcg@10", "recall@10", "map@10", "hit_rate@10", "coverage@10")
 
+# Looking at all processes costs time itself.
+SECONDS_BETWEEN_LOOKS = 2
+
+BARE_SPARK = """
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.master("local[*]").config("spark.ui.enabled", "false").getOrCreate()
+spark.range(1000).repartition(2).count()
+spark.stop()
+"""
+
 
 def main() -> None:
     """Run the demo several times and write `benchmarks/results/first_light_<name>.json`."""
@@ -45,7 +57,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="first-light-") as folder:
             run = measure(Path(folder), options)
         runs.append(run)
-        print(f"run {number + 1}: {run['wall_seconds']} s, peak {run['peak_mib']} MiB", flush=True)
+        print(
+            f"run {number + 1}: {run['wall_seconds']} s, bare Spark {run['bare_spark_seconds']} s, "
+            f"peak {run['peak_mib']} MiB",
+            flush=True,
+        )
     result = {
         "name": options.name,
         "command": "make demo" if options.fresh else "python -m embedded demo",
@@ -53,6 +69,8 @@ def main() -> None:
         "machine": {"cores": os.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30)},
         "python": platform.python_version(),
         "wall_seconds": spread([run["wall_seconds"] for run in runs]),
+        "bare_spark_seconds": spread([run["bare_spark_seconds"] for run in runs]),
+        "ratio": spread([round(run["wall_seconds"] / run["bare_spark_seconds"], 2) for run in runs]),
         "peak_mib": spread([run["peak_mib"] for run in runs]),
         "steps": {
             step: spread([run["steps"][step] for run in runs])
@@ -62,7 +80,7 @@ def main() -> None:
         "identical_recommendations": len({run["recommendations"] for run in runs}) == 1 if len(runs) > 1 else None,
         "rows": runs[0]["rows"],
         "evaluation": runs[0]["evaluation"],
-        "runs": [{name: run[name] for name in ("wall_seconds", "peak_mib")} for run in runs],
+        "runs": [{name: run[name] for name in ("wall_seconds", "bare_spark_seconds", "peak_mib")} for run in runs],
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     file = RESULTS / f"first_light_{options.name.replace('-', '_')}.json"
@@ -85,13 +103,14 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         command = [sys.executable, "-m", "embedded", "demo"]
         command += ["--data", options.data] if options.data else []
         command += ["--config", options.config] if options.config else []
+    bare_spark = time_bare_spark()
     with (folder / "output.txt").open("wb") as output:
         started = time.monotonic()
         process = psutil.Popen(command, cwd=place, env=environment, stdout=output, stderr=output)
         peak = 0
         while process.poll() is None:
             peak = max(peak, tree_memory(process, folder))
-            time.sleep(0.5)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
         wall = time.monotonic() - started
     if process.returncode:
         raise SystemExit((folder / "output.txt").read_text(encoding="utf-8", errors="replace")[-3000:])
@@ -99,6 +118,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     evaluation = summary["evaluation"]
     return {
         "wall_seconds": round(wall, 1),
+        "bare_spark_seconds": bare_spark,
         "peak_mib": round(peak / 2**20),
         "steps": {f"{step['group']}.{step['step']}": step["seconds"] for step in summary["seconds"]},
         "recommendations": json.dumps(summary["examples"], sort_keys=True),
@@ -110,6 +130,14 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             "segments": evaluation["segments"],
         },
     }
+
+
+def time_bare_spark() -> float:
+    """Return the wall-clock seconds of the emptiest Spark program on this machine."""
+    environment = os.environ | {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", BARE_SPARK], env=environment, capture_output=True, check=True)
+    return round(time.monotonic() - started, 1)
 
 
 def tree_memory(process: psutil.Process, folder: Path) -> int:

@@ -110,6 +110,8 @@ def exclusive(home: Path, command: str) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"{command} {os.getpid()}")
         lock.flush()
+        # A shell starts its background jobs deaf to it, but `stop` must reach them.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
 
 

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from shortlist.columns import ITEM, ITEM_INDEX, USER, USER_INDEX, WEIGHT
-from shortlist.errors import EmptyInteractionsError
 from shortlist.recommender import als, features, indexing, similarity
 from shortlist.stores import files, model_versions
 
@@ -49,7 +48,7 @@ def train_recommender(spark: SparkSession, *, settings: Settings, version: str) 
     moments = moments_of(etl)
     try:
         for moment, as_of in moments.items():
-            _train_at(indexed, items, f"{path}/{moment}", as_of, settings)
+            _train_at(indexed, items, etl["items"], f"{path}/{moment}", as_of, settings)
     finally:
         indexed.unpersist()
     manifest = {
@@ -88,24 +87,20 @@ def find_latest_model(*, settings: Settings) -> str:
     return model_versions.find_latest(settings.paths.model_versions)
 
 
-def _train_at(indexed: DataFrame, items: DataFrame, path: str, as_of: str, settings: Settings) -> None:
+def _train_at(indexed: DataFrame, items: DataFrame, n_items: int, path: str, as_of: str, settings: Settings) -> None:
     from pyspark.sql import functions as f
 
     before = indexed.where(f.col("time") < f.lit(as_of).cast("timestamp"))
-    pairs = features.pairs(before, settings.interactions).persist()
+    preferences = features.pairs(before, settings.interactions).where(f.col(WEIGHT).isNotNull()).persist()
     try:
-        preferences = pairs.where(f.col(WEIGHT).isNotNull())
-        if preferences.isEmpty():
-            raise EmptyInteractionsError(f"no interactions before {as_of}: check [split] in the settings")
         logger.info("ALS on everything before %s", as_of)
         factors = als.fit(preferences, settings.als)
         factors.users.write.parquet(f"{path}/user_factors")
         factors.items.write.parquet(f"{path}/item_factors")
         logger.info("similar items before %s", as_of)
-        n_items = items.count()
         similarity.fit(features.histories(preferences), n_items, settings.similarity).write.parquet(f"{path}/similar")
     finally:
-        pairs.unpersist()
+        preferences.unpersist()
     features.item_features(before, items, as_of, settings.items, settings.candidates).write.parquet(
         f"{path}/item_features"
     )

@@ -339,3 +339,11 @@ def test_rows_accepted_do_not_depend_on_the_partitions(spark: SparkSession, tmp_
         spark.conf.set("spark.sql.files.maxPartitionBytes", str(before))
     assert (cut.report["fingerprint"], cut.rejected) == (whole.report["fingerprint"], whole.rejected)
     assert accepted_rows(spark, settings) == whole.accepted
+
+
+def test_the_path_of_a_run_takes_the_place_of_the_one_in_the_settings(spark: SparkSession, tmp_path: Path) -> None:
+    there = write(tmp_path / "there.csv", HEADER + good_lines("there"))
+    settings = settings_for(tmp_path, tmp_path / "nothing.csv")
+    report = run_etl(spark, settings=settings, as_of=AS_OF, input_path=str(there))
+    assert [file["path"] for file in report["files"]] == [str(there)]
+    assert all(user.startswith("there") for user, _, _ in accepted_rows(spark, settings))

@@ -84,7 +84,7 @@ def fit(pairs: DataFrame, config: AlsSettings) -> Factors:
 
     n_pairs, last_item = pairs.agg(f.count("*"), f.max(ITEM_INDEX)).collect()[0]
     if not n_pairs:
-        raise EmptyInteractionsError("no interactions to train on: check the counts of the ETL report")
+        raise EmptyInteractionsError("no interactions to train on: check the counts of the ETL report, and [split]")
     by_user = (
         pairs.select(USER_INDEX, ITEM_INDEX, WEIGHT)
         .repartition(-(-n_pairs // _PAIRS_PER_BLOCK), USER_INDEX)
