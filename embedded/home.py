@@ -66,10 +66,11 @@ def prepare(home: Path) -> None:
             "spark.ui.enabled false\n"
             "spark.ui.showConsoleProgress false\n"
             # The default of 200 is for clusters: on one machine most of the time would go into tiny files.
-            f"spark.sql.shuffle.partitions {4 * (os.cpu_count() or 1)}\n"
-            # Files and shuffles of a few megabytes would otherwise go to a single core.
-            "spark.sql.files.openCostInBytes 65536\n"
-            "spark.sql.adaptive.coalescePartitions.minPartitionSize 64k\n",
+            f"spark.sql.shuffle.partitions {2 * (os.cpu_count() or 1)}\n"
+            # Planning anew after each shuffle pays where there are many partitions to choose from.
+            "spark.sql.adaptive.enabled false\n"
+            # A file of a few megabytes would otherwise go to a single core.
+            "spark.sql.files.openCostInBytes 65536\n",
             encoding="utf-8",
         )
         (home / "spark" / "log4j2.properties").write_text(
