@@ -69,7 +69,7 @@ def fit(pairs: DataFrame, config: AlsSettings) -> Factors:
     the number of pairs of the user or item (Zhou et al. 2008).
 
     Args:
-        pairs: One row a user and item: user_index int, item_index int, weight float > 0. Read twice; persist it.
+        pairs: One row a user and item: user_index int, item_index int, weight float > 0. Read often; persist it.
         config: Hyper-parameters.
 
     Returns:
