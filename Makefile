@@ -1,12 +1,14 @@
 # Every command of the project. Each one first makes or updates .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui stop psql validate rollback test check format bench lock clean
+.PHONY: help setup demo ui stop psql validate rollback test check format bench lock clean \
+	compose-demo compose-psql credentials reload test-compose
 RUN := PYTHONPATH=plugins .venv/bin/python -m embedded
+ONCE := docker compose run --rm --no-deps --quiet-pull
 # Set on many machines; without compiled files every start would take seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "PYTHON=/path/to/python3 chooses the Python (3.11 to 3.13) that the first command sets up."
 
@@ -32,7 +34,7 @@ rollback: setup ## Serve the previous generation of a view again. VIEW=personal_
 	@$(RUN) rollback "$(VIEW)"
 
 test: check ## Run the checks and all tests
-	@.venv/bin/python -m pytest --cov --cov-report=term
+	@.venv/bin/python -m pytest --ignore=tests/compose --cov --cov-report=term
 
 check: setup ## Lint, formatting and types
 	@.venv/bin/ruff check
@@ -45,9 +47,26 @@ format: setup ## Format the code
 bench: setup ## Measure the demo five times: seconds, memory, quality, into benchmarks/results/
 	@PYTHONPATH=plugins .venv/bin/python -m benchmarks.first_light online-retail
 
-lock: setup ## Resolve requirements-*.txt anew into requirements.lock
-	@.bootstrap/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--upgrade --output-file requirements.lock requirements-airflow.txt requirements-dev.txt
+compose-demo: ## With containers: run the whole chain through Airflow's API and show what is served
+	@$(ONCE) airflow-init python /opt/shortlist/demo.py
+
+credentials: ## With containers: show addresses, users and passwords
+	@$(ONCE) setup python /opt/shortlist/setup.py credentials
+
+reload: ## With containers: let changed step code take effect
+	@docker compose restart $$(docker compose ps --services | grep -E '^(airflow-(dag-processor|triggerer|worker|scheduler)|spark-.*)$$')
+
+compose-psql: ## With containers: open a shell on the tables
+	@docker compose exec --user postgres postgres psql recs
+
+test-compose: setup ## Boot the real stack, run the chain on it, and test it. Needs a container engine
+	@.venv/bin/python -m pytest tests/compose
+
+LOCK := .bootstrap/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
+lock: setup ## Resolve requirements-*.txt anew: for all commands, for the image of Airflow, for that of MLflow
+	@$(LOCK) --upgrade --python-version 3.11 --output-file requirements.lock requirements-airflow.txt requirements-dev.txt
+	@$(LOCK) --python-version 3.13 --constraint requirements.lock --output-file requirements-airflow.lock requirements-airflow.txt
+	@$(LOCK) --upgrade --python-version 3.13 --output-file requirements-mlflow.lock requirements-mlflow.txt
 
 clean: stop ## Remove what commands made: packages, tables, models, data, reports; your own files stay
 	@rm -rf .venv .bootstrap .airflow data/processed data/summary.json models logs reports

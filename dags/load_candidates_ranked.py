@@ -3,7 +3,8 @@
 
 Waits until this week's `candidates_train` and `candidates_inference` are served, trains the CatBoost ranker on the
 one, evaluates it, and, if the gate lets it pass, ranks the other and publishes the result as the view `personal_recs`.
-When the gate refuses, the run fails with the numbers and what is served stays. Safe to re-run.
+Without a file of candidates the run is skipped; when the gate refuses, it fails with the numbers and what is served
+stays. Safe to re-run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dag_support.assets import RANKER_VERSION
 from dag_support.defaults import DAG_DEFAULT_ARGS, START_DATE
 from dag_support.notifiers import NOTIFY_RUN_FAILURE
 from dag_support.tasks import sensor_task, step_task
-from dag_support.templates import RUN_AFTER, RUN_KEY, VERSION
+from dag_support.templates import RUN_AFTER, RUN_KEY, RUN_TYPE, VERSION
 from dag_support.wiring import audit_and_publish
 from shortlist.settings import load_settings
 from steps.ranked_data import candidates_ready, check_gate, evaluate_ranker, rank_candidates, train_ranker
@@ -41,7 +42,7 @@ def load_candidates_ranked() -> None:
         task_id="wait_for_candidates",
         poke_interval=timedelta(minutes=1),
         timeout=timedelta(hours=12),
-    )(run_after=RUN_AFTER)
+    )(settings=SETTINGS, run_after=RUN_AFTER, run_type=RUN_TYPE)
     ranker = step_task(train_ranker, outlets=[RANKER_VERSION])(settings=SETTINGS, version=VERSION, run_after=RUN_AFTER)
     evaluated = step_task(evaluate_ranker)(settings=SETTINGS, ranker_path=ranker)
     passed = step_task(check_gate)(settings=SETTINGS, ranker_path=ranker)

@@ -31,9 +31,6 @@ SPARK_CONFIG: Final[dict[str, str]] = {
     "spark.driver.memory": os.environ.get("SPARK_DRIVER_MEMORY") or "3g",
     "spark.ui.enabled": os.environ.get("SPARK_UI") or "false",
     "spark.ui.showConsoleProgress": "false",
-    # ALS hands a lineage of all its iterations to each task, deeper than a stack of the usual size.
-    "spark.driver.extraJavaOptions": "-Xss4m",
-    "spark.executor.extraJavaOptions": "-Xss4m",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # A frame that Arrow cannot take is an error rather than a slow surprise.
     "spark.sql.execution.arrow.pyspark.fallback.enabled": "false",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import traceback
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -24,6 +25,8 @@ from shortlist.redaction import redact, secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,6 +58,7 @@ def with_outcomes(step: Callable[P, R]) -> Callable[P, R]:
         try:
             return step(*args, **kwargs)
         except NothingToDoError as nothing:
+            logger.info("nothing to do: %s", nothing)  # Airflow itself does not say why a task is skipped
             raise AirflowSkipException(str(nothing)) from None
         except Exception as error:
             if not _leaks(error):

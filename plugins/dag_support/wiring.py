@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dag_support.assets import served
 from dag_support.notifiers import NOTIFY_SUCCESS
 from dag_support.tasks import step_task
-from dag_support.templates import RUN_AFTER, RUN_KEY
+from dag_support.templates import RUN_AFTER, RUN_KEY, RUN_TYPE
 from steps.hand_over import audit_generation, load_file, load_reference, publish_generation
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ def load_and_publish(dataset: str, *, references: tuple[str, ...], settings: Set
         settings: Handed to every step.
     """
     reference = step_task(load_reference)(settings=settings, datasets=references, run_key=RUN_KEY, run_after=RUN_AFTER)
-    generation = step_task(load_file)(settings=settings, dataset=dataset, run_key=RUN_KEY, run_after=RUN_AFTER)
+    generation = step_task(load_file)(
+        settings=settings, dataset=dataset, run_key=RUN_KEY, run_after=RUN_AFTER, run_type=RUN_TYPE
+    )
     reference >> generation
     audit_and_publish(dataset, generation, settings=settings)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+# What Airflow calls a run that the schedule started, not a person.
+SCHEDULED = "scheduled"
+
 _SATURDAY = 5
 
 

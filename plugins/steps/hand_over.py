@@ -9,7 +9,7 @@ from shortlist.errors import NothingToDoError, PublishError
 from shortlist.stores import generations, hand_over_files
 from shortlist.stores.database import database_from_env, ensure_schema
 from shortlist.stores.datasets import DATASETS
-from shortlist.weeks import week_of
+from shortlist.weeks import SCHEDULED, week_of
 
 if TYPE_CHECKING:
     from shortlist.settings import Settings
@@ -51,7 +51,7 @@ def load_reference(*, settings: Settings, datasets: tuple[str, ...], run_key: st
             logger.info("%s", nothing)
 
 
-def load_file(*, settings: Settings, dataset: str, run_key: str, run_after: str) -> int:
+def load_file(*, settings: Settings, dataset: str, run_key: str, run_after: str, run_type: str) -> int:
     """Load the file of a data set into a new generation that nobody sees yet.
 
     Args:
@@ -59,16 +59,23 @@ def load_file(*, settings: Settings, dataset: str, run_key: str, run_after: str)
         dataset: Name of the file and the table.
         run_key: The same for all attempts of one run: a retry replaces what an earlier attempt left unfinished.
         run_after: ISO time of the run; decides its week.
+        run_type: Airflow's; a `scheduled` run does not load again what another run of its week has published.
 
     Returns:
         The number of the generation.
 
     Raises:
-        NothingToDoError: If there is no file.
+        NothingToDoError: If there is no file, or it is served already.
         InputError: If the file is not as documented.
     """
+    database = _open_database()
     file = hand_over_files.find(settings.paths.hand_over, DATASETS[dataset])
-    return _load(_open_database(), DATASETS[dataset], file, run_key=run_key, run_after=run_after)
+    if run_type == SCHEDULED:
+        served = generations.served(database, DATASETS[dataset])
+        if served and served.week >= week_of(run_after) and served.fingerprint == file.fingerprint:
+            if served.run_key != run_key:
+                raise NothingToDoError(f"{file.location} is served already, by {served.run_key} of the same week")
+    return _load(database, DATASETS[dataset], file, run_key=run_key, run_after=run_after)
 
 
 def audit_generation(*, settings: Settings, generation_id: int) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from shortlist.columns import AS_OF, CANDIDATE_FEATURES, ITEM, RELEVANT, SOURCE, TARGET, USER
 from shortlist.errors import GateRefusedError, NothingToDoError
 from shortlist.recommender import evaluation, gate, metrics, ranking
-from shortlist.stores import files, generations, model_versions, recommendations
+from shortlist.stores import files, generations, hand_over_files, model_versions, recommendations
 from shortlist.stores.database import database_from_env, ensure_schema
 from shortlist.stores.datasets import CANDIDATES_INFERENCE, CANDIDATES_TRAIN, ITEMS, PERSONAL_RECS
-from shortlist.weeks import week_of
+from shortlist.weeks import SCHEDULED, week_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,22 +36,34 @@ _HELD_OUT_USERS = 0.2
 _FILLED_FROM = "popular"
 
 
-def candidates_ready(*, run_after: str) -> bool:
+def candidates_ready(*, settings: Settings, run_after: str, run_type: str) -> bool:
     """Whether both candidate tables of the run's week (or a later one) are served.
 
     Args:
+        settings: Of the project.
         run_after: ISO time of the run.
+        run_type: Airflow's; a `scheduled` run does not rank again what another run of its week has ranked.
+
+    Raises:
+        NothingToDoError: If they never will be, because there is no file to load, or if they are ranked already.
     """
     database = database_from_env()
     ensure_schema(database)
     week = week_of(run_after)
-    served = {
-        dataset.name: generations.served(database, dataset) for dataset in (CANDIDATES_TRAIN, CANDIDATES_INFERENCE)
-    }
-    missing = [name for name, generation in served.items() if generation is None or generation.week < week]
+    wanted = (CANDIDATES_TRAIN, CANDIDATES_INFERENCE)
+    served = [generations.served(database, dataset) for dataset in wanted]
+    current = {generation.dataset: generation for generation in served if generation and generation.week >= week}
+    missing = [dataset for dataset in wanted if dataset.name not in current]
+    for dataset in missing:
+        hand_over_files.find(settings.paths.hand_over, dataset)
     if missing:
-        logger.info("waiting for %s of the week %s", " and ".join(missing), week)
-    return not missing
+        logger.info("waiting for %s of the week %s", " and ".join(dataset.name for dataset in missing), week)
+        return False
+    ranked = generations.served(database, PERSONAL_RECS)
+    if run_type == SCHEDULED and ranked and ranked.week >= week:
+        if ranked.generation_id > max(generation.generation_id for generation in current.values()):
+            raise NothingToDoError(f"the candidates of the week {week} are ranked already, by {ranked.run_key}")
+    return True
 
 
 def train_ranker(*, settings: Settings, version: str, run_after: str) -> str:

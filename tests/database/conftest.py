@@ -50,8 +50,10 @@ class Shop:
         lines = [line.strip() for line in text.strip().splitlines()]
         self.file(f"{dataset}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
-    def load(self, dataset: str, *, run: str = "run", after: str = WEEK_1) -> int:
-        return hand_over.load_file(settings=self.settings, dataset=dataset, run_key=run, run_after=after)
+    def load(self, dataset: str, *, run: str = "run", after: str = WEEK_1, run_type: str = "manual") -> int:
+        return hand_over.load_file(
+            settings=self.settings, dataset=dataset, run_key=run, run_after=after, run_type=run_type
+        )
 
     def audit(self, generation_id: int) -> dict[str, Any]:
         return hand_over.audit_generation(settings=self.settings, generation_id=generation_id)

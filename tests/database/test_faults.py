@@ -63,7 +63,8 @@ from shortlist.settings import PathSettings, PublishSettings, Settings
 from steps import hand_over
 
 settings = Settings(publish=PublishSettings(k=2, default_recs=2), paths=PathSettings(root=sys.argv[1]))
-generation_id = hand_over.load_file(settings=settings, dataset="default_recs", run_key="run", run_after=sys.argv[2])
+run = {"run_key": "run", "run_after": sys.argv[2], "run_type": "manual"}
+generation_id = hand_over.load_file(settings=settings, dataset="default_recs", **run)
 hand_over.audit_generation(settings=settings, generation_id=generation_id)
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -1,0 +1,52 @@
+# The one image of Airflow and Spark, so that the Python and Spark versions of driver and workers cannot differ.
+FROM apache/airflow:3.3.2-python3.13 AS airflow
+
+USER root
+# OpenBLAS is for Spark's own linear algebra; NumPy brings its own.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends default-jre-headless libopenblas0-pthread \
+    && rm -rf /var/lib/apt/lists/*
+ENV JAVA_HOME=/usr/lib/jvm/default-java \
+    PYTHONPATH=/opt/airflow/plugins \
+    SPARK_CONF_DIR=/opt/airflow/config/spark
+
+USER airflow
+COPY requirements-airflow.lock /
+# Exactly what was locked and tested: what the base image has beyond it is removed, and with it the Connect client,
+# whose files would overwrite those of the full pyspark package.
+RUN --mount=type=cache,target=/home/airflow/.cache,uid=50000,gid=0 \
+    umask 0002 \
+    && uv pip sync --compile-bytecode --require-hashes /requirements-airflow.lock
+COPY compose /opt/shortlist
+ENTRYPOINT ["/usr/bin/dumb-init", "--", "/opt/shortlist/with-secrets", "/entrypoint"]
+
+
+FROM python:3.13-slim AS mlflow
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends curl \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 50000 --gid 0 --no-create-home mlflow \
+    && install -d -o mlflow -g 0 -m 775 /mlflow
+COPY requirements-mlflow.lock /
+RUN --mount=type=cache,target=/root/.cache pip install --require-hashes --requirement /requirements-mlflow.lock
+COPY compose/with-secrets /opt/shortlist/with-secrets
+USER mlflow
+WORKDIR /mlflow
+ENTRYPOINT ["/opt/shortlist/with-secrets"]
+CMD ["mlflow", "server"]
+
+
+FROM debian:trixie-slim AS redis-commander
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends bash ca-certificates curl nodejs npm \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 50000 --gid 0 --create-home commander
+WORKDIR /opt/redis-commander
+COPY compose/redis-commander/package.json compose/redis-commander/package-lock.json ./
+RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund
+COPY compose/with-secrets /opt/shortlist/with-secrets
+USER commander
+ENTRYPOINT ["/opt/shortlist/with-secrets"]
+CMD ["npx", "redis-commander", "--redis-host", "redis", "--no-log-data"]

@@ -1,0 +1,287 @@
+"""The first service of the stack: checks the surroundings and makes the secrets, before anything else starts.
+
+Runs once at every `docker compose up`, as root, with nothing but the right to hand files to the stack's own user.
+Each volume below `/run/secrets` holds what one group of services may know, one file a variable; docker-compose.yaml
+says who mounts which. What `.env` leaves empty is made up on the first start and stays.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import stat
+import sys
+from pathlib import Path
+
+VOLUMES = Path("/run/secrets")
+PROJECT = Path("/opt/airflow")
+MOUNTS = Path("/proc/self/mountinfo")
+MEMORY = Path("/proc/meminfo")
+
+# Where containers write. On a fresh clone the engine has just created those that were missing, for root.
+WRITTEN = ("data", "logs", "models", "postgres_data", "reports")
+
+DEFAULT_UID = 50000
+
+# What is encrypted with the key, or was created with the password, could not be read with another one.
+_MADE_ONCE = ("FERNET_KEY", "JWT_SECRET", "POSTGRES_PASSWORD", "REDIS_PASSWORD")
+
+
+class SetupError(Exception):
+    """Says what is wrong with the surroundings and what to do about it."""
+
+
+def main() -> int:
+    """Check, then write the secrets.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        check_memory(MEMORY, needed_gib=float(os.environ["MEMORY_NEEDED_GIB"]))
+        uid = airflow_uid(os.environ.get("AIRFLOW_UID", ""))
+        for name in WRITTEN:
+            make_writable(PROJECT / name, uid)
+        kept = keep_secrets(VOLUMES / "kept", clone=clone_of_mounts(MOUNTS), given=dict(os.environ))
+        for volume, values in secrets_of_services(kept, given=dict(os.environ)).items():
+            write_secrets(VOLUMES / volume, values)
+    except SetupError as problem:
+        print(f"shortlist: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def check_memory(meminfo: Path, *, needed_gib: float) -> None:
+    """Make sure that the engine has the memory the stack needs.
+
+    Raises:
+        SetupError: If it has not.
+    """
+    kibibytes = next(int(line.split()[1]) for line in meminfo.read_text().splitlines() if line.startswith("MemTotal:"))
+    if kibibytes / 1024**2 < needed_gib:
+        raise SetupError(
+            f"the container engine has {kibibytes / 1024**2:.1f} GiB of memory and these services need"
+            f" {needed_gib:g}: give it more (Docker Desktop: Settings, Resources), or run the light stack with"
+            " COMPOSE_FILE=docker-compose.yaml:docker-compose.light.yaml in .env"
+        )
+
+
+def airflow_uid(value: str) -> int:
+    """Return the user id that the containers run as.
+
+    Raises:
+        SetupError: If `AIRFLOW_UID` is no number, or root's.
+    """
+    if not value:
+        print(
+            f"shortlist: AIRFLOW_UID is not set, so files that containers write belong to user {DEFAULT_UID}."
+            ' On Linux, to make them yours: echo "AIRFLOW_UID=$(id -u)" >> .env'
+        )
+        return DEFAULT_UID
+    if not value.isdecimal() or int(value) == 0:
+        raise SetupError(
+            f'AIRFLOW_UID={value} must be the number of a user other than root: echo "AIRFLOW_UID=$(id -u)" >> .env'
+            f" as a normal user, or leave it empty for {DEFAULT_UID}"
+        )
+    return int(value)
+
+
+def make_writable(folder: Path, uid: int) -> None:
+    """Let the containers' user, who is in group 0, write to a folder and the folders in it. Owners stay.
+
+    Raises:
+        SetupError: If that user still cannot.
+    """
+    try:
+        for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())]:
+            status = inner.stat()
+            if status.st_uid != uid and (status.st_gid != 0 or status.st_mode & stat.S_IRWXG != stat.S_IRWXG):
+                os.chown(inner, -1, 0)
+                inner.chmod(stat.S_IMODE(status.st_mode) | stat.S_IRWXG)
+    except OSError:
+        pass  # the attempt below tells
+    if not _can_write(folder, uid):
+        raise SetupError(
+            f"{folder.name}/ cannot be written by user {uid}, as whom the containers run: on the host, in the"
+            f" project's folder, run  sudo chown -R {uid}:0 {folder.name}  (or set AIRFLOW_UID to the owner); a"
+            " read-only file system or a full disk looks the same"
+        )
+
+
+def clone_of_mounts(mountinfo: Path) -> str:
+    """Return where the project's folder lies, as the host's kernel tells it of the folder that is mounted as `data`."""
+    for line in mountinfo.read_text().splitlines():
+        _, _, device, root, mounted, *_ = line.split(" ")
+        if mounted == str(PROJECT / "data"):
+            return f"{device}:{Path(root).parent}"
+    return ""
+
+
+def keep_secrets(volume: Path, *, clone: str, given: dict[str, str]) -> dict[str, str]:
+    """Return the secrets of this stack; make them up on its first start.
+
+    Args:
+        volume: Where they are kept; nobody but this program reads it.
+        clone: Of `clone_of_mounts`.
+        given: The environment; what `.env` sets is taken rather than made up.
+
+    Raises:
+        SetupError: If the volumes belong to another clone, or `.env` contradicts what they were made with.
+    """
+    file = volume / "secrets.json"
+    if file.exists():
+        kept: dict[str, str] = json.loads(file.read_text())
+        if kept["clone"] != clone:
+            raise SetupError(
+                f"the volumes of this stack belong to another copy of the project, in {kept['clone'].partition(':')[2]}"
+                f" (this one is in {clone.partition(':')[2]}). Both have one project name: choose another for this one,"
+                " COMPOSE_PROJECT_NAME=… in .env, and other ports, and start the other one again. If you moved the"
+                " folder, run  docker compose run --rm setup adopt"
+            )
+        for name in _MADE_ONCE:
+            if given.get(name) not in (None, "", kept[name]):
+                raise SetupError(
+                    f"{name} in .env is not the one that this stack was made with: put the old one back or leave it"
+                    " empty (`make credentials` shows it), or start anew with  docker compose down --volumes, which"
+                    " forgets all tables"
+                )
+    else:
+        kept = {
+            "clone": clone,
+            "FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+            "JWT_SECRET": secrets.token_urlsafe(64),
+            "API_SECRET": secrets.token_urlsafe(64),
+            "ADMIN_PASSWORD": secrets.token_urlsafe(12),
+        }
+        for name in ("POSTGRES", "AIRFLOW_DB", "RECS_DB", "MLFLOW_DB", "REDIS"):
+            kept[f"{name}_PASSWORD"] = secrets.token_urlsafe(24)
+        kept |= {name: given[name] for name in _MADE_ONCE if given.get(name)}
+        _check_strength(kept)
+    kept["ADMIN_USER"] = given.get("_AIRFLOW_WWW_USER_USERNAME") or "admin"
+    kept["ADMIN_PASSWORD"] = given.get("_AIRFLOW_WWW_USER_PASSWORD") or kept["ADMIN_PASSWORD"]
+    _write(file, json.dumps(kept), mode=0o400)
+    return kept
+
+
+def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Return, for each volume, the variables that its readers get. The secret matrix of the stack."""
+    broker = f"redis://:{kept['REDIS_PASSWORD']}@redis:6379"
+    return {
+        "postgres": {
+            "POSTGRES_PASSWORD": kept["POSTGRES_PASSWORD"],
+            "AIRFLOW_DB_PASSWORD": kept["AIRFLOW_DB_PASSWORD"],
+            "RECS_DB_PASSWORD": kept["RECS_DB_PASSWORD"],
+            "MLFLOW_DB_PASSWORD": kept["MLFLOW_DB_PASSWORD"],
+        },
+        "redis": {"REDISCLI_AUTH": kept["REDIS_PASSWORD"], "redis.conf": f"requirepass {kept['REDIS_PASSWORD']}"},
+        "metadata": {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
+                f"postgresql+psycopg2://airflow:{kept['AIRFLOW_DB_PASSWORD']}@postgres/airflow"
+            ),
+            "AIRFLOW__CORE__FERNET_KEY": kept["FERNET_KEY"],
+            "AIRFLOW__API__SECRET_KEY": kept["API_SECRET"],
+        },
+        "jwt": {"AIRFLOW__API_AUTH__JWT_SECRET": kept["JWT_SECRET"]},
+        "broker": {
+            "AIRFLOW__CELERY__BROKER_URL": f"{broker}/0",
+            "AIRFLOW__CELERY__RESULT_BACKEND": f"{broker}/1",
+            "AIRFLOW__CELERY__FLOWER_BASIC_AUTH": f"{kept['ADMIN_USER']}:{kept['ADMIN_PASSWORD']}",
+        },
+        "recs": {
+            "RECS_DATABASE_URL": given.get("RECS_DATABASE_URL")
+            or f"postgresql://recs:{kept['RECS_DB_PASSWORD']}@postgres:5432/recs"
+        },
+        "mlflow": {
+            "MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg2://mlflow:{kept['MLFLOW_DB_PASSWORD']}@postgres/mlflow",
+        },
+        "commander": {"REDIS_PASSWORD": kept["REDIS_PASSWORD"], "HTTP_PASSWORD": kept["ADMIN_PASSWORD"]},
+        "admin": {
+            "ADMIN_USER": kept["ADMIN_USER"],
+            "ADMIN_PASSWORD": kept["ADMIN_PASSWORD"],
+            # What somebody changed in the UI is left alone, unless .env asks for this password.
+            "ADMIN_PASSWORD_IS_GIVEN": "yes" if given.get("_AIRFLOW_WWW_USER_PASSWORD") else "",
+        },
+    }
+
+
+def write_secrets(volume: Path, values: dict[str, str]) -> None:
+    """Write one file a variable, readable by whoever mounts the volume."""
+    for name, value in values.items():
+        _write(volume / name, value, mode=0o444)
+
+
+def adopt() -> int:
+    """Give the volumes to this copy of the project, after its folder was moved."""
+    file = VOLUMES / "kept" / "secrets.json"
+    kept = json.loads(file.read_text()) | {"clone": clone_of_mounts(MOUNTS)}
+    _write(file, json.dumps(kept), mode=0o400)
+    return main()
+
+
+def show_credentials() -> int:
+    """Print what a person needs to log in."""
+    file = VOLUMES / "kept" / "secrets.json"
+    if not file.exists():
+        print("shortlist: there are no secrets yet, docker compose up makes them", file=sys.stderr)
+        return 1
+    kept = json.loads(file.read_text())
+    for what, value in {
+        "Airflow": f"http://localhost:{os.environ['PORT']}",
+        "user": kept["ADMIN_USER"],
+        "password": kept["ADMIN_PASSWORD"],
+        "MLflow": f"http://localhost:{os.environ['MLFLOW_PORT']}",
+        "tables": "make compose-psql",
+        "recommendations": secrets_of_services(kept, given=dict(os.environ))["recs"]["RECS_DATABASE_URL"],
+        "PostgreSQL": f"user postgres, password {kept['POSTGRES_PASSWORD']}",
+        "Redis": f"password {kept['REDIS_PASSWORD']}",
+        "Fernet key": f"{kept['FERNET_KEY']}  (keep a copy: without it, encrypted connections are lost)",
+    }.items():
+        print(f"{what:<16} {value}")
+    return 0
+
+
+def _check_strength(kept: dict[str, str]) -> None:
+    if len(kept["JWT_SECRET"]) < 64:
+        raise SetupError("JWT_SECRET in .env must have at least 64 characters, or be left empty to be made up")
+    try:
+        length = len(base64.urlsafe_b64decode(kept["FERNET_KEY"]))
+    except ValueError:
+        length = 0
+    if length != 32:
+        raise SetupError("FERNET_KEY in .env must be 32 bytes in URL-safe base64, or be left empty to be made up")
+    for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD"):
+        if not kept[name].isascii() or not kept[name].replace("-", "").replace("_", "").isalnum():
+            raise SetupError(f"{name} in .env must be of letters, digits, - and _ only: it becomes part of URLs")
+
+
+def _can_write(folder: Path, uid: int) -> bool:
+    """Whether that user can make a file there: tried in a child process that is that user."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    try:
+        os.setgroups([])
+        os.setgid(0)
+        os.setuid(uid)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        os._exit(1)
+    os._exit(0)
+
+
+def _write(file: Path, content: str, *, mode: int) -> None:
+    """Replace a file as a whole: a service that starts at this moment reads the old or the new one."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as stream:
+        stream.write(content)
+    temporary.chmod(mode)
+    temporary.rename(file)
+
+
+if __name__ == "__main__":
+    sys.exit({"": main, "adopt": adopt, "credentials": show_credentials}[sys.argv[1] if sys.argv[1:] else ""]())
