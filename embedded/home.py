@@ -172,7 +172,7 @@ def environment(home: Path, *, java_home: Path, database_url: str, api_port: int
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(log_folder(home)),
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
-        "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "steps=INFO shortlist=INFO dag_support=INFO",
+        "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "steps=INFO shortlist=INFO",
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(api_port),
         "AIRFLOW__API__BASE_URL": base_url,

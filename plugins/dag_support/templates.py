@@ -8,6 +8,6 @@ from __future__ import annotations
 from typing import Final
 
 RUN_AFTER: Final = "{{ dag_run.run_after.isoformat() }}"
-RUN_TYPE: Final = "{{ dag_run.run_type }}"
+RUN_TYPE: Final = "{{ dag_run.run_type.value }}"
 RUN_KEY: Final = "{{ dag_run.dag_id }}/{{ run_id }}"
 VERSION: Final = "version_{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"

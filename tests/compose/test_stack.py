@@ -1,0 +1,261 @@
+"""The stack as `docker compose up --build` makes it: health, secrets, limits, the chain, and changes while it runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.compose.stack import Airflow, Stack, found_in, wait_for
+
+GIB = 1024**3
+
+ONCE = {"setup", "airflow-init"}
+AIRFLOW = {"airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer", "airflow-worker"}
+SPARK = {"spark-master", "spark-worker", "spark-connect"}
+SERVICES = {*AIRFLOW, *SPARK, "postgres", "redis", "mlflow"}
+
+WEEKLY = {
+    "load_default_recs": "load_file",
+    "load_online_recs": "load_file",
+    "load_candidates_train": "load_file",
+    "load_candidates_inference": "load_file",
+    "load_candidates_ranked": "wait_for_candidates",
+}
+
+# Who may know what. `recs` is the tables of recommendations, `airflow` the metadata of Airflow.
+KNOWN_SECRETS = {
+    "postgres": {"POSTGRES_PASSWORD", "AIRFLOW_DB_PASSWORD", "RECS_DB_PASSWORD", "MLFLOW_DB_PASSWORD"},
+    "redis": {"REDIS_PASSWORD"},
+    "mlflow": {"MLFLOW_DB_PASSWORD"},
+    "spark-master": set(),
+    "spark-worker": set(),
+    "spark-connect": set(),
+    "airflow-apiserver": {"AIRFLOW_DB_PASSWORD", "FERNET_KEY", "API_SECRET", "JWT_SECRET"},
+    "airflow-scheduler": {
+        "AIRFLOW_DB_PASSWORD", "FERNET_KEY", "API_SECRET", "JWT_SECRET", "REDIS_PASSWORD", "ADMIN_PASSWORD",
+    },
+    "airflow-dag-processor": {"AIRFLOW_DB_PASSWORD", "FERNET_KEY", "API_SECRET"},
+    "airflow-triggerer": {"AIRFLOW_DB_PASSWORD", "FERNET_KEY", "API_SECRET"},
+    "airflow-worker": {"RECS_DB_PASSWORD", "REDIS_PASSWORD", "ADMIN_PASSWORD"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def containers(stack: Stack) -> dict[str, dict[str, Any]]:
+    return stack.inspect()
+
+
+@pytest.fixture(scope="module")
+def chain(stack: Stack, airflow: Airflow) -> str:
+    """What `make compose-demo` printed; the runs it made are in the API."""
+    return stack.command("make", "compose-demo", timeout=1500).stdout
+
+
+def test_every_service_is_healthy_and_the_others_have_ended_well(containers: dict[str, dict[str, Any]]) -> None:
+    states = {name: container["State"] for name, container in containers.items()}
+    assert {name: state["ExitCode"] for name, state in states.items() if name in ONCE} == dict.fromkeys(ONCE, 0)
+    healthy = {name for name, state in states.items() if state.get("Health", {}).get("Status") == "healthy"}
+    assert healthy == SERVICES
+
+
+def test_the_dags_are_there_and_switched_on(airflow: Airflow) -> None:
+    paused = {found["dag_id"]: found["is_paused"] for found in airflow.get("dags")["dags"]}
+    assert paused == dict.fromkeys([*WEEKLY, "etl_train_test_pipeline"], False)
+    assert airflow.get("importErrors")["total_entries"] == 0
+
+
+@pytest.mark.parametrize(("dag_id", "task_id"), WEEKLY.items())
+def test_the_first_weekly_runs_are_skipped_and_say_why(
+    stack: Stack, airflow: Airflow, dag_id: str, task_id: str
+) -> None:
+    run = wait_for(
+        lambda: airflow.get(f"dags/{dag_id}/dagRuns?run_type=scheduled")["dag_runs"], f"{dag_id} to run", 120
+    )
+    run_id = run[0]["dag_run_id"]
+    assert airflow.wait(dag_id, run_id) == "success"
+    assert airflow.states(dag_id, run_id)[task_id] == "skipped"
+    assert set(airflow.states(dag_id, run_id).values()) <= {"success", "skipped"}
+    assert "nothing to load: there is neither" in stack.task_log(dag_id, run_id, task_id)
+
+
+def test_containers_are_locked_down(containers: dict[str, dict[str, Any]]) -> None:
+    total = 0
+    for name, container in containers.items():
+        host = container["HostConfig"]
+        assert host["Memory"] > 0, name
+        total += host["Memory"]
+        assert host["RestartPolicy"]["Name"] == ("no" if name in ONCE else "unless-stopped"), name
+        assert host["SecurityOpt"] == ["no-new-privileges:true"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}}, name
+        assert not host["Privileged"], name
+        assert "/var/run/docker.sock" not in json.dumps(container["Mounts"]), name
+    assert total <= 12 * GIB
+
+
+def test_airflow_and_spark_share_one_image_and_are_not_root(containers: dict[str, dict[str, Any]]) -> None:
+    images = {containers[name]["Image"] for name in {*AIRFLOW, *SPARK}}
+    assert len(images) == 1
+    assert {containers[name]["Config"]["User"] for name in {*AIRFLOW, *SPARK}} == {"50000:0"}
+    assert containers["mlflow"]["Config"]["User"] == "mlflow"
+
+
+def test_only_airflow_and_mlflow_are_published_and_only_to_this_host(
+    stack: Stack, containers: dict[str, dict[str, Any]]
+) -> None:
+    published = {
+        name: [
+            (binding["HostIp"], binding["HostPort"]) for bindings in ports.values() if bindings for binding in bindings
+        ]
+        for name, container in containers.items()
+        if any((ports := container["NetworkSettings"]["Ports"]).values())
+    }
+    assert published == {
+        "airflow-apiserver": [("127.0.0.1", stack.settings["PORT"])],
+        "mlflow": [("127.0.0.1", stack.settings["MLFLOW_PORT"])],
+    }
+
+
+def test_the_stores_are_on_an_internal_network(stack: Stack, containers: dict[str, dict[str, Any]]) -> None:
+    network = json.loads(stack.command("docker", "network", "inspect", f"{stack.name}_stores").stdout)[0]
+    assert network["Internal"]
+    for name in ("postgres", "redis"):
+        assert set(containers[name]["NetworkSettings"]["Networks"]) == {f"{stack.name}_stores"}
+
+
+def test_probes_start_no_airflow(containers: dict[str, dict[str, Any]]) -> None:
+    probes = {name: " ".join(containers[name]["Config"]["Healthcheck"]["Test"]) for name in SERVICES}
+    assert {name for name, probe in probes.items() if re.search(r"\bairflow (jobs|db|info)|python", probe)} == set()
+
+
+def test_each_service_knows_its_own_secrets_only(stack: Stack) -> None:
+    secrets = {name: value for name, value in stack.secrets().items() if name not in ("clone", "ADMIN_USER")}
+    known = {}
+    for service in KNOWN_SECRETS:
+        seen = stack.compose(
+            "exec", "-T", "--user", "root", service,
+            "sh", "-c", "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; find /run/secrets -type f -exec cat {} +",
+            check=False,
+        ).stdout  # fmt: skip
+        assert "PATH=" in seen
+        known[service] = found_in([seen], secrets)
+    assert known == KNOWN_SECRETS
+
+
+def test_the_image_has_openblas_and_one_spark(stack: Stack) -> None:
+    script = (
+        "import ctypes, numpy, pathlib, pyspark;"
+        "ctypes.CDLL('libblas.so.3');"
+        "jars = sorted(p.name for p in pathlib.Path(pyspark.__file__).parent.glob('jars/spark-core_*'));"
+        "print(pathlib.Path('/usr/lib/x86_64-linux-gnu/libblas.so.3').resolve().parent.name,"
+        " numpy.show_config('dicts')['Build Dependencies']['blas']['name'], pyspark.__version__, jars)"
+    )
+    answer = stack.compose("exec", "-T", "spark-worker", "python", "-c", script).stdout.split(maxsplit=3)
+    assert answer[:3] == ["openblas-pthread", "scipy-openblas", "4.3.0"]
+    assert answer[3].strip() == "['spark-core_2.13-4.3.0.jar']"
+
+
+def test_the_chain_serves_recommendations(stack: Stack, airflow: Airflow, chain: str) -> None:
+    assert "The whole chain took" in chain
+    assert chain.count("✗") == 0
+    served = dict(stack.sql("SELECT dataset, rows FROM served"))
+    assert set(served) == {
+        "candidates_inference", "candidates_train", "default_recs", "items", "online_recs", "personal_recs",
+        "user_history",
+    }  # fmt: skip
+    assert int(served["personal_recs"]) > 500
+    assert stack.sql("SELECT DISTINCT count(*) FROM personal_recs GROUP BY user_id") == [["20"]]
+    overlap = "SELECT count(*) FROM personal_recs JOIN user_history USING (user_id, item_id)"
+    assert stack.sql(overlap) == [["0"]]
+    runs = airflow.get("dags/etl_train_test_pipeline/dagRuns")["dag_runs"]
+    version = airflow.xcom("etl_train_test_pipeline", runs[0]["dag_run_id"], "find_latest_model")
+    assert re.fullmatch(r"/opt/airflow/models/artifacts/version_\d{8}T\d{6}", version)
+    assert (stack.folder / "models/artifacts" / Path(version).name / "manifest.json").exists()
+
+
+def test_the_spark_tasks_ran_on_the_cluster(stack: Stack, chain: str) -> None:
+    master = json.loads(
+        stack.compose("exec", "-T", "spark-master", "curl", "-s", "http://spark-master:8080/json/").stdout
+    )
+    applications = [*master["activeapps"], *master["completedapps"]]
+    assert {application["name"] for application in applications} == {"spark-connect"}
+    assert len(master["workers"]) == 1
+
+
+def test_a_scheduled_run_does_not_repeat_what_a_person_published_this_week(
+    stack: Stack, airflow: Airflow, chain: str
+) -> None:
+    """As when a DAG is unpaused late in the week: the first scheduled run is cleared, so that it runs again."""
+    before = stack.sql("SELECT dataset, generation_id FROM served ORDER BY 1")
+    for dag_id, task_id in WEEKLY.items():
+        run_id = airflow.get(f"dags/{dag_id}/dagRuns?run_type=scheduled")["dag_runs"][0]["dag_run_id"]
+        airflow.call("POST", f"dags/{dag_id}/dagRuns/{run_id}/clear", {"dry_run": False})
+        assert airflow.wait(dag_id, run_id) == "success"
+        assert airflow.states(dag_id, run_id)[task_id] == "skipped"
+    assert stack.sql("SELECT dataset, generation_id FROM served ORDER BY 1") == before
+
+
+def test_a_new_file_is_served_without_a_rebuild(stack: Stack, airflow: Airflow, chain: str) -> None:
+    folder = stack.folder / "postgres_data"
+    exported = folder / "default_recs.parquet"
+    exported.rename(folder / "exported.parquet")
+    try:
+        items = [item for (item,) in stack.sql("SELECT item_id FROM items WHERE available ORDER BY item_id LIMIT 100")]
+        rows = [f"{rank},{item},{1 / rank:.6f}" for rank, item in enumerate(items, start=1)]
+        (folder / "default_recs.csv").write_text("\n".join(["rank,item_id,score", *rows]) + "\n")
+        run_id = airflow.trigger("load_default_recs")
+        assert airflow.wait("load_default_recs", run_id, seconds=60) == "success"
+        assert stack.sql("SELECT item_id FROM default_recs ORDER BY rank LIMIT 2") == [[items[0]], [items[1]]]
+    finally:
+        (folder / "default_recs.csv").unlink(missing_ok=True)
+        (folder / "exported.parquet").rename(exported)
+
+
+def test_new_and_changed_dags_are_live_and_spark_submit_works(stack: Stack, airflow: Airflow) -> None:
+    for file in Path(__file__).with_name("dags").glob("*.py"):
+        shutil.copy(file, stack.folder / "dags")
+
+    def tags() -> list[str]:
+        found = airflow.get("dags?dag_id_pattern=submitted")["dags"]
+        return [tag["name"] for tag in found[0]["tags"]] if found else []
+
+    wait_for(lambda: tags() == ["first"], "the new DAG", 60)
+    file = stack.folder / "dags" / "submitted.py"
+    file.write_text(file.read_text().replace('"first"', '"second"'))
+    wait_for(lambda: tags() == ["second"], "the changed DAG", 60)
+    run_id = airflow.trigger("submitted")
+    assert airflow.wait("submitted", run_id) == "success"
+    assert "rows counted on spark://spark-master:7077 : 1000" in stack.task_log("submitted", run_id, "submit")
+
+
+def test_changed_step_code_is_live_after_a_reload(stack: Stack, airflow: Airflow) -> None:
+    file = stack.folder / "plugins" / "steps" / "futures.py"
+    text = file.read_text()
+    file.write_text(text.replace("def create_futures(", "def _unchanged(", 1) + (
+        "\n\ndef create_futures(*, settings):\n    raise NothingToDoError('this is the changed step')\n"
+    ))  # fmt: skip
+    try:
+        stack.command("make", "reload")
+        run_id = airflow.trigger("etl_train_test_pipeline")
+        log = wait_for(
+            lambda: stack.task_log("etl_train_test_pipeline", run_id, "create_futures"), "create_futures to run", 300
+        )
+        assert "this is the changed step" in log
+    finally:
+        file.write_text(text)
+
+
+def test_logs_hold_no_secret(stack: Stack, chain: str) -> None:
+    secrets = {name: value for name, value in stack.secrets().items() if name not in ("clone", "ADMIN_USER")}
+    texts = [chain, stack.compose("logs", "--no-color").stdout]
+    texts += [file.read_text(encoding="utf-8") for file in (stack.folder / "logs").rglob("*.log")]
+    assert len(texts) > 30
+    assert found_in(texts, secrets) == set()
+    assert found_in([stack.command("make", "credentials").stdout], secrets) == {
+        "ADMIN_PASSWORD", "FERNET_KEY", "POSTGRES_PASSWORD", "RECS_DB_PASSWORD", "REDIS_PASSWORD",
+    }  # fmt: skip
