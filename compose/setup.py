@@ -111,11 +111,11 @@ def make_writable(folder: Path, uid: int) -> None:
 
 
 def clone_of_mounts(mountinfo: Path) -> str:
-    """Return where the project's folder lies, as the host's kernel tells it of the folder that is mounted as `data`."""
+    """Return where the project's folder lies on its disk, as the kernel tells it of what is mounted as `data`."""
     for line in mountinfo.read_text().splitlines():
-        _, _, device, root, mounted, *_ = line.split(" ")
+        _, _, _, root, mounted, *_ = line.split(" ")
         if mounted == str(PROJECT / "data"):
-            return f"{device}:{Path(root).parent}"
+            return str(Path(root).parent)
     return ""
 
 
@@ -135,10 +135,10 @@ def keep_secrets(volume: Path, *, clone: str, given: dict[str, str]) -> dict[str
         kept: dict[str, str] = json.loads(file.read_text())
         if kept["clone"] != clone:
             raise SetupError(
-                f"the volumes of this stack belong to another copy of the project, in {kept['clone'].partition(':')[2]}"
-                f" (this one is in {clone.partition(':')[2]}). Both have one project name: choose another for this one,"
+                f"the volumes of this stack belong to another copy of the project, in {kept['clone']} (this one is in"
+                f" {clone}). Both have one project name: choose another for this one,"
                 " COMPOSE_PROJECT_NAME=… in .env, and other ports, and start the other one again. If you moved the"
-                " folder, run  docker compose run --rm setup adopt"
+                " folder, run  docker compose run --rm setup python /opt/shortlist/setup.py adopt"
             )
         for name in _MADE_ONCE:
             if given.get(name) not in (None, "", kept[name]):

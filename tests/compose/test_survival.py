@@ -1,0 +1,63 @@
+"""Stops and crashes in the middle of the chain: it ends right, and readers never see a part of anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.compose.stack import wait_for
+
+if TYPE_CHECKING:
+    from tests.compose.stack import Airflow, Stack
+
+ETL = "etl_train_test_pipeline"
+SERVED = "SELECT count(DISTINCT user_id), count(*) FROM personal_recs"
+
+# What is killed while a task runs. Together, every service that runs for long.
+KILLED_DURING = {
+    "spark_etl": ("spark-worker", "airflow-triggerer"),
+    "spark_train_recommender": ("spark-connect", "airflow-scheduler"),
+    "spark_test_recommender": ("airflow-worker", "mlflow"),
+    "export_recommendations": ("airflow-apiserver", "postgres", "airflow-dag-processor"),
+}
+
+
+def wait_until_runs(airflow: Airflow, run_id: str, task_id: str) -> None:
+    def runs() -> bool:
+        state = airflow.states(ETL, run_id).get(task_id)
+        assert state not in ("failed", "upstream_failed"), f"{task_id} is {state}"
+        return state == "running"
+
+    wait_for(runs, f"{task_id} to run", 600)
+
+
+def test_a_stop_in_mid_task_loses_nothing_and_the_task_runs_again(stack: Stack, airflow: Airflow) -> None:
+    served = stack.sql(SERVED)
+    run_id = airflow.trigger(ETL)
+    wait_until_runs(airflow, run_id, "spark_etl")
+    stack.compose("stop")
+    stack.up()
+
+    assert stack.sql(SERVED) == served
+    assert airflow.wait(ETL, run_id, seconds=900) == "success"
+
+
+def test_any_container_may_be_killed_during_the_chain(stack: Stack, airflow: Airflow) -> None:
+    served = stack.sql(SERVED)
+    run_id = airflow.trigger(ETL)
+    for task_id, services in KILLED_DURING.items():
+        wait_until_runs(airflow, run_id, task_id)
+        for service in services:
+            stack.compose("kill", service)
+            stack.compose("start", service)
+        stack.up()
+        assert stack.sql(SERVED) == served
+    assert airflow.wait(ETL, run_id, seconds=1200) == "success"
+
+    users = int(served[0][0])
+    for dag_id in ("load_candidates_train", "load_candidates_inference", "load_candidates_ranked"):
+        run_id = airflow.trigger(dag_id)
+        for service in ("redis", "spark-master") if dag_id == "load_candidates_train" else ():
+            stack.compose("kill", service)
+            stack.compose("start", service)
+        assert airflow.wait(dag_id, run_id, seconds=900) == "success"
+        assert stack.sql(SERVED) == [[str(users), str(20 * users)]]

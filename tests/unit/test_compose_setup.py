@@ -1,0 +1,140 @@
+"""The first service of the stack: secrets that stay, and clear words about bad surroundings."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from compose import setup
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CLONE = "/home/me/shortlist"
+
+
+def test_what_env_leaves_empty_is_made_up_once(tmp_path: Path) -> None:
+    first = setup.keep_secrets(tmp_path, clone=CLONE, given={"FERNET_KEY": "", "REDIS_PASSWORD": "chosen-by-me"})
+
+    assert setup.keep_secrets(tmp_path, clone=CLONE, given={}) == first
+    assert first["REDIS_PASSWORD"] == "chosen-by-me"
+    assert len(base64.urlsafe_b64decode(first["FERNET_KEY"])) == 32
+    assert len(first["JWT_SECRET"]) >= 64
+    assert len({value for name, value in first.items() if name.endswith("_PASSWORD")}) == 6
+    assert (tmp_path / "secrets.json").stat().st_mode & 0o777 == 0o400
+
+
+@pytest.mark.parametrize("name", ["FERNET_KEY", "JWT_SECRET", "POSTGRES_PASSWORD", "REDIS_PASSWORD"])
+def test_another_key_or_password_than_the_volumes_were_made_with_is_refused(tmp_path: Path, name: str) -> None:
+    setup.keep_secrets(tmp_path, clone=CLONE, given={})
+
+    with pytest.raises(setup.SetupError, match=f"{name} in .env is not the one that this stack was made with") as told:
+        setup.keep_secrets(tmp_path, clone=CLONE, given={name: "another"})
+    assert "another" not in str(told.value)
+
+
+def test_the_administrators_password_may_change(tmp_path: Path) -> None:
+    setup.keep_secrets(tmp_path, clone=CLONE, given={})
+    given = {"_AIRFLOW_WWW_USER_PASSWORD": "mine"}
+
+    changed = setup.keep_secrets(tmp_path, clone=CLONE, given=given)
+
+    assert setup.secrets_of_services(changed, given=given)["admin"] == {
+        "ADMIN_USER": "admin",
+        "ADMIN_PASSWORD": "mine",
+        "ADMIN_PASSWORD_IS_GIVEN": "yes",
+    }
+    assert setup.secrets_of_services(changed, given={})["admin"]["ADMIN_PASSWORD_IS_GIVEN"] == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FERNET_KEY", "short", "FERNET_KEY in .env must be 32 bytes in URL-safe base64"),
+        ("JWT_SECRET", "short", "JWT_SECRET in .env must have at least 64 characters"),
+        ("POSTGRES_PASSWORD", "p@ss:word/", "POSTGRES_PASSWORD in .env must be of letters, digits"),
+    ],
+)
+def test_unusable_secrets_are_refused_before_anything_is_made(
+    tmp_path: Path, name: str, value: str, message: str
+) -> None:
+    with pytest.raises(setup.SetupError, match=message):
+        setup.keep_secrets(tmp_path, clone=CLONE, given={name: value})
+    assert not (tmp_path / "secrets.json").exists()
+
+
+def test_the_volumes_of_another_clone_are_left_alone(tmp_path: Path) -> None:
+    setup.keep_secrets(tmp_path, clone=CLONE, given={})
+
+    with pytest.raises(setup.SetupError, match=r"another copy of the project, in /home/me/shortlist \(this one is in"):
+        setup.keep_secrets(tmp_path, clone="/home/you/shortlist", given={})
+
+
+def test_the_clone_is_read_from_what_is_mounted_as_data(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "900 880 8:1 /home/me/shortlist/logs /opt/airflow/logs rw - ext4 /dev/sda1 rw\n"
+        "901 880 8:1 /home/me/shortlist/data /opt/airflow/data rw - ext4 /dev/sda1 rw\n"
+    )
+
+    assert setup.clone_of_mounts(mounts) == CLONE
+
+
+def test_too_little_memory_is_named_with_both_figures(tmp_path: Path) -> None:
+    memory = tmp_path / "meminfo"
+    memory.write_text("MemFree: 1 kB\nMemTotal:        2097152 kB\n")
+
+    setup.check_memory(memory, needed_gib=2)
+    with pytest.raises(setup.SetupError, match="has 2.0 GiB of memory and these services need 7: .*light.yaml"):
+        setup.check_memory(memory, needed_gib=7)
+
+
+def test_a_missing_user_id_is_told_and_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    assert setup.airflow_uid("") == 50000
+    assert 'echo "AIRFLOW_UID=$(id -u)" >> .env' in capsys.readouterr().out
+    assert setup.airflow_uid("1000") == 1000
+
+
+@pytest.mark.parametrize("value", ["0", "me", "-1", "1.5"])
+def test_a_user_id_that_is_none_or_roots_is_refused(value: str) -> None:
+    with pytest.raises(setup.SetupError, match=f"AIRFLOW_UID={value} must be the number of a user other than root"):
+        setup.airflow_uid(value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become the containers' user")
+def test_folders_become_writable_for_the_containers_user_and_keep_their_owner(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    (folder / "processed").mkdir(parents=True)
+    tmp_path.parent.parent.chmod(0o755)
+    for part in (tmp_path, tmp_path.parent):
+        part.chmod(0o755)
+    os.chown(folder, 1234, 1234)
+    folder.chmod(0o750)
+
+    setup.make_writable(folder, 50000)
+
+    assert [(part.stat().st_uid, part.stat().st_gid) for part in (folder, folder / "processed")] == [(1234, 0), (0, 0)]
+    assert not list(folder.glob(".writable*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become the containers' user")
+def test_a_folder_that_stays_unwritable_is_named_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where a folder should be")
+
+    with pytest.raises(setup.SetupError, match=r"logs/ cannot be written by user 50000.*sudo chown -R 50000:0 logs"):
+        setup.make_writable(tmp_path / "logs", 50000)
+
+
+def test_no_service_gets_the_file_that_holds_all(tmp_path: Path) -> None:
+    kept = setup.keep_secrets(tmp_path, clone=CLONE, given={})
+
+    volumes = setup.secrets_of_services(kept, given={"RECS_DATABASE_URL": "postgresql://me:pw@db/recs"})
+
+    assert set(volumes) == {
+        "admin", "broker", "commander", "jwt", "metadata", "mlflow", "postgres", "recs", "redis",
+    }  # fmt: skip
+    assert volumes["recs"] == {"RECS_DATABASE_URL": "postgresql://me:pw@db/recs"}
+    assert [name for name, values in volumes.items() if kept["JWT_SECRET"] in "".join(values.values())] == ["jwt"]
