@@ -63,8 +63,11 @@ def prepare(home: Path) -> None:
         home.chmod(0o711)  # the database server may run as another user, who must pass
         (home / "spark" / "spark-defaults.conf").write_text(
             f"spark.sql.warehouse.dir {home}/spark/warehouse\n"
-            "spark.ui.enabled false\n"
+            f"spark.driver.memory {driver_megabytes()}m\n"
+            f"spark.ui.enabled {os.environ.get('SPARK_UI') or 'false'}\n"
             "spark.ui.showConsoleProgress false\n"
+            # A frame that Arrow cannot take is an error rather than a slow surprise.
+            "spark.sql.execution.arrow.pyspark.fallback.enabled false\n"
             # The default of 200 is for clusters: on one machine most of the time would go into tiny files.
             f"spark.sql.shuffle.partitions {2 * (os.cpu_count() or 1)}\n"
             # Planning anew after each shuffle pays where there are many partitions to choose from.
@@ -182,7 +185,6 @@ def environment(home: Path, *, java_home: Path, database_url: str, api_port: int
         "RECS_DATABASE_URL": database_url,
         "JAVA_HOME": str(java_home),
         "SPARK_CONF_DIR": str(home / "spark"),
-        "SPARK_DRIVER_MEMORY": f"{driver_megabytes()}m",
         "SPARK_LOCAL_DIRS": str(home / "spark" / "scratch"),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_PYTHON": sys.executable,

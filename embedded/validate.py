@@ -31,8 +31,8 @@ def run_validate(path: str, config: str | None) -> int:
         with progress.step("Spark starts"):
             from pyspark.sql import SparkSession
 
-            builder = SparkSession.builder.master("local[*]").config("spark.sql.session.timeZone", "UTC")
-            spark = builder.config("spark.driver.memory", environment["SPARK_DRIVER_MEMORY"]).getOrCreate()
+            builder = SparkSession.builder.master("local[*]")
+            spark = builder.config("spark.sql.session.timeZone", "UTC").getOrCreate()
         with progress.step("reading the file"):
             result = validate_file(spark, settings=settings, path=path)
         spark.stop()

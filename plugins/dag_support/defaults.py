@@ -25,13 +25,9 @@ DAG_DEFAULT_ARGS: Final[dict[str, Any]] = {
     "on_retry_callback": NOTIFY_RETRY,
 }
 
-# For `task.pyspark(…, config_kwargs=SPARK_CONFIG)`. Where the session runs is the connection's matter.
+# For `task.pyspark(…, config_kwargs=SPARK_CONFIG)`. Where the session runs is the connection's matter; what holds for a
+# whole driver, such as its memory, is that of spark-defaults.conf: a Connect server would not let a task set it.
 SPARK_CONFIG: Final[dict[str, str]] = {
     "spark.sql.session.timeZone": "UTC",
-    "spark.driver.memory": os.environ.get("SPARK_DRIVER_MEMORY") or "3g",
-    "spark.ui.enabled": os.environ.get("SPARK_UI") or "false",
-    "spark.ui.showConsoleProgress": "false",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    # A frame that Arrow cannot take is an error rather than a slow surprise.
-    "spark.sql.execution.arrow.pyspark.fallback.enabled": "false",
 }
