@@ -14,6 +14,9 @@ from tests.compose.stack import Airflow, Stack
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# What runs in the stack, not here.
+collect_ignore = ["dags"]
+
 # Every fourth customer is enough: what takes the time is the number of steps, not of rows.
 SAMPLE = "data/raw/sample.parquet"
 
