@@ -1,7 +1,6 @@
 # Every command of the project. Each one first makes or updates .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui stop psql validate rollback test check format bench lock clean \
-	compose-demo compose-psql credentials reload test-compose
+.PHONY: help setup demo ui stop psql validate rollback test check format bench lock clean compose-demo compose-psql credentials reload test-compose
 RUN := PYTHONPATH=plugins .venv/bin/python -m embedded
 ONCE := docker compose run --rm --no-deps --quiet-pull
 # Set on many machines; without compiled files every start would take seconds longer.
