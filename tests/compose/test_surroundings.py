@@ -78,3 +78,12 @@ def test_a_port_that_is_taken_is_named_at_once(stack: Stack) -> None:
     assert ended.returncode != 0
     assert f"127.0.0.1:{port}" in ended.stderr
     assert "in use" in ended.stderr or "already allocated" in ended.stderr
+
+
+def test_the_example_of_settings_can_be_copied_as_it_is(second_copy: Stack) -> None:
+    """An empty COMPOSE_FILE, as it once was there, keeps compose from finding any file."""
+    (second_copy.folder / ".env.example").rename(second_copy.folder / ".env")
+
+    services = second_copy.compose("config", "--services").stdout.split()
+
+    assert {"airflow-worker", "spark-connect", "redis"} <= set(services)
