@@ -242,10 +242,8 @@ def test_changed_step_code_is_live_after_a_reload(stack: Stack, airflow: Airflow
     try:
         stack.command("make", "reload")
         run_id = airflow.trigger("etl_train_test_pipeline")
-        log = wait_for(
-            lambda: stack.task_log("etl_train_test_pipeline", run_id, "create_futures"), "create_futures to run", 300
-        )
-        assert "this is the changed step" in log
+        assert airflow.wait("etl_train_test_pipeline", run_id) == "success"
+        assert "this is the changed step" in stack.task_log("etl_train_test_pipeline", run_id, "create_futures")
     finally:
         file.write_text(text)
 
