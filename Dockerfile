@@ -49,4 +49,4 @@ RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund
 COPY compose/with-secrets /opt/shortlist/with-secrets
 USER commander
 ENTRYPOINT ["/opt/shortlist/with-secrets"]
-CMD ["npx", "redis-commander", "--redis-host", "redis", "--no-log-data"]
+CMD ["node_modules/.bin/redis-commander", "--nosave", "--no-log-data"]

@@ -58,8 +58,8 @@ reload: ## With containers: let changed step code take effect
 compose-psql: ## With containers: open a shell on the tables
 	@docker compose exec --user postgres postgres psql recs
 
-test-compose: setup ## Boot the real stack, run the chain on it, and test it. Needs a container engine
-	@.venv/bin/python -m pytest tests/compose
+test-compose: setup ## Boot the real stack and test the chain on it. ALL=1: crashes, changes and the light stack, too
+	@.venv/bin/python -m pytest --durations=15 $(if $(ALL),tests/compose,tests/compose/test_stack.py)
 
 LOCK := .bootstrap/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 lock: setup ## Resolve requirements-*.txt anew: for all commands, for the image of Airflow, for that of MLflow

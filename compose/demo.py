@@ -40,35 +40,41 @@ _RECOMMENDED = """
 class Airflow:
     """Airflow's REST API, version 2."""
 
-    def __init__(self, user: str, password: str) -> None:
+    def __init__(self, base: str, user: str, password: str) -> None:
+        self._base = base
         self._session = requests.Session()
-        answer = self._session.post(f"{API}/auth/token", json={"username": user, "password": password}, timeout=60)
+        answer = self._session.post(f"{base}/auth/token", json={"username": user, "password": password}, timeout=60)
         answer.raise_for_status()
         self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     def trigger(self, dag_id: str) -> str:
         """Start a run and return its id. The DAG is switched on if it is off."""
-        self._call("PATCH", f"dags/{dag_id}", {"is_paused": False})
-        return str(self._call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"])
+        self.call("PATCH", f"dags/{dag_id}", {"is_paused": False})
+        return str(self.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None})["dag_run_id"])
 
-    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+    def state(self, dag_id: str, run_id: str) -> str:
         """Return the state of a run."""
-        return self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}")
+        return str(self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}")["state"])
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the tasks of a run."""
-        answer = self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")
+        answer = self.call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")
         return list(answer["task_instances"])
 
-    def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+    def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """Send a request and return what is answered. While Airflow is being restarted, all but POST are sent again.
+
+        Raises:
+            requests.RequestException: If Airflow refuses, or does not answer for two minutes.
+        """
         for attempt in range(_TRIES):
             with suppress(requests.ConnectionError):
-                answer = self._session.request(method, f"{API}/api/v2/{path}", json=body, timeout=60)
+                answer = self._session.request(method, f"{self._base}/api/v2/{path}", json=body, timeout=60)
                 if answer.status_code < 500 or method == "POST" or attempt == _TRIES - 1:
                     answer.raise_for_status()
                     return dict(answer.json())
-            time.sleep(5)  # the API server or its database is being restarted
-        raise requests.ConnectionError(f"{API} does not answer")
+            time.sleep(5)
+        raise requests.ConnectionError(f"{self._base} does not answer")
 
 
 def main() -> int:
@@ -79,7 +85,7 @@ def main() -> int:
     """
     console = Console(highlight=False)
     started = time.monotonic()
-    airflow = Airflow(os.environ["ADMIN_USER"], os.environ["ADMIN_PASSWORD"])
+    airflow = Airflow(API, os.environ["ADMIN_USER"], os.environ["ADMIN_PASSWORD"])
     for stage in STAGES:
         if not run_stage(airflow, stage, console):
             console.print("The chain stopped; what was served before is still served.", style="red")
@@ -99,7 +105,7 @@ def run_stage(airflow: Airflow, dag_ids: tuple[str, ...], console: Console) -> b
     told: set[tuple[str, str]] = set()
     deadline = time.monotonic() + LIMIT_SECONDS
     while time.monotonic() < deadline:
-        states = {dag_id: airflow.run(dag_id, run_id)["state"] for dag_id, run_id in runs.items()}
+        states = {dag_id: airflow.state(dag_id, run_id) for dag_id, run_id in runs.items()}
         with console.status(", ".join(dag_id for dag_id, state in states.items() if state not in _ENDED) or "done"):
             for dag_id, run_id in runs.items():
                 for task in airflow.tasks(dag_id, run_id):

@@ -196,7 +196,22 @@ def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[
         "mlflow": {
             "MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg2://mlflow:{kept['MLFLOW_DB_PASSWORD']}@postgres/mlflow",
         },
-        "commander": {"REDIS_PASSWORD": kept["REDIS_PASSWORD"], "HTTP_PASSWORD": kept["ADMIN_PASSWORD"]},
+        "commander": {
+            "NODE_CONFIG": json.dumps(
+                {
+                    "connections": [
+                        {
+                            "label": "redis",
+                            "host": "redis",
+                            "port": 6379,
+                            "dbIndex": 0,
+                            "password": kept["REDIS_PASSWORD"],
+                        }
+                    ]
+                }
+            ),
+            "HTTP_PASSWORD": kept["ADMIN_PASSWORD"],
+        },
         "admin": {
             "ADMIN_USER": kept["ADMIN_USER"],
             "ADMIN_PASSWORD": kept["ADMIN_PASSWORD"],

@@ -61,19 +61,15 @@ def prepare(home: Path) -> None:
         for folder in (home, log_folder(home), home / "spark" / "scratch"):
             folder.mkdir(parents=True, exist_ok=True)
         home.chmod(0o711)  # the database server may run as another user, who must pass
+        shared = (PROJECT / "config" / "spark" / "spark-defaults.conf").read_text(encoding="utf-8")
         (home / "spark" / "spark-defaults.conf").write_text(
-            f"spark.sql.warehouse.dir {home}/spark/warehouse\n"
+            f"{shared}\n"
+            "# Instead, on this machine: the last line for a name counts.\n"
+            "spark.driver.bindAddress 127.0.0.1\n"
             f"spark.driver.memory {driver_megabytes()}m\n"
-            f"spark.ui.enabled {os.environ.get('SPARK_UI') or 'false'}\n"
-            "spark.ui.showConsoleProgress false\n"
-            # A frame that Arrow cannot take is an error rather than a slow surprise.
-            "spark.sql.execution.arrow.pyspark.fallback.enabled false\n"
-            # The default of 200 is for clusters: on one machine most of the time would go into tiny files.
+            f"spark.sql.warehouse.dir {home}/spark/warehouse\n"
             f"spark.sql.shuffle.partitions {2 * (os.cpu_count() or 1)}\n"
-            # Planning anew after each shuffle pays where there are many partitions to choose from.
-            "spark.sql.adaptive.enabled false\n"
-            # A file of a few megabytes would otherwise go to a single core.
-            "spark.sql.files.openCostInBytes 65536\n",
+            f"spark.ui.enabled {os.environ.get('SPARK_UI') or 'false'}\n",
             encoding="utf-8",
         )
         (home / "spark" / "log4j2.properties").write_text(

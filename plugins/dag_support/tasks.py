@@ -24,9 +24,14 @@ def step_task(step: Callable[..., Any], **options: Any) -> Callable[..., XComArg
     return task(multiple_outputs=False, **options)(with_outcomes(step))
 
 
-def spark_task(step: Callable[..., Any], **options: Any) -> Callable[..., XComArg]:  # noqa: ANN401
-    """Return `task.pyspark(step)` on the connection `spark_default`, which injects `spark`."""
-    on_spark = task.pyspark(conn_id=SPARK_CONN_ID, config_kwargs=SPARK_CONFIG, multiple_outputs=False, **options)
+def spark_task(
+    step: Callable[..., Any],
+    *,
+    conn_id: str = SPARK_CONN_ID,
+    **options: Any,  # noqa: ANN401
+) -> Callable[..., XComArg]:
+    """Return `task.pyspark(step)`, which injects `spark`; the connection says where that runs."""
+    on_spark = task.pyspark(conn_id=conn_id, config_kwargs=SPARK_CONFIG, multiple_outputs=False, **options)
     return on_spark(with_outcomes(step))
 
 

@@ -7,19 +7,29 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import requests
+from compose import demo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 T = TypeVar("T")
 
 PROJECT = Path(__file__).resolve().parents[2]
+
+LIGHT = "docker-compose.yaml:docker-compose.light.yaml"
+
+# The services that end when they have done their work.
+ONCE = {"setup", "airflow-init"}
+
+# Every fourth customer is enough: what takes the time is the number of steps, not of rows.
+SAMPLE = "data/raw/sample.parquet"
 
 
 @dataclass
@@ -38,8 +48,7 @@ class Stack:
                 shutil.copy(PROJECT / name, self.folder / name)
         self.settings = {
             "COMPOSE_PROJECT_NAME": self.name,
-            "PORT": str(_free_port()),
-            "MLFLOW_PORT": str(_free_port()),
+            **{name: str(_free_port()) for name in ("PORT", "MLFLOW_PORT", "FLOWER_PORT", "REDIS_COMMANDER_PORT")},
             **self.settings,
         }
 
@@ -69,6 +78,21 @@ class Stack:
     def up(self, *words: str) -> None:
         self.compose("up", "--build", "--detach", "--wait", "--wait-timeout", "400", "--quiet-pull", *words)
 
+    def wait_until_healthy(self) -> None:
+        """Wait for containers that were started one by one, which sets nothing up again as `up` does."""
+
+        def healthy() -> bool:
+            states = [container["State"] for name, container in self.inspect().items() if name not in ONCE]
+            return all(state["Running"] and state["Health"]["Status"] == "healthy" for state in states)
+
+        wait_for(healthy, "every service to be healthy", 300)
+
+    def remove(self) -> None:
+        """Take the stack down with all it kept, and its images."""
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", check=False)
+        images = self.command("docker", "image", "ls", "--quiet", f"{self.name}-*").stdout.split()
+        self.command("docker", "image", "rm", *images, check=False)
+
     def inspect(self) -> dict[str, dict[str, Any]]:
         """What the engine knows of each service's container."""
         ids = self.compose("ps", "--all", "--quiet").stdout.split()
@@ -79,6 +103,15 @@ class Stack:
         """The secrets of the stack, by the names they are kept under."""
         kept = self.compose("run", "--rm", "--no-deps", "-T", "setup", "cat", "/run/secrets/kept/secrets.json").stdout
         return dict(json.loads(kept))
+
+    def airflow(self) -> Airflow:
+        """Log in as the administrator."""
+        return Airflow(f"http://127.0.0.1:{self.settings['PORT']}", "admin", self.secrets()["ADMIN_PASSWORD"])
+
+    def add_dag(self, airflow: Airflow, file: Path, dag_id: str, seconds: float = 60) -> None:
+        """Put a file into dags/ and wait until Airflow knows a DAG of it."""
+        shutil.copy(file, self.folder / "dags")
+        wait_for(lambda: airflow.get(f"dags?dag_id_pattern={dag_id}")["dags"], dag_id, seconds)
 
     def sql(self, query: str) -> list[list[str]]:
         """Ask the database `recs`; every value as text."""
@@ -93,42 +126,52 @@ class Stack:
         return "".join(file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.log")))
 
 
-class Airflow:
-    """Airflow's REST API, as people use it."""
+@contextmanager
+def booted(
+    name: str, settings: dict[str, str] | None = None, override: Mapping[str, object] | None = None
+) -> Iterator[Stack]:
+    """Boot a stack on the sample in a folder of its own, and remove it with all it kept; its logs stay beside.
 
-    def __init__(self, port: str, password: str) -> None:
-        self.base = f"http://127.0.0.1:{port}"
-        self._session = requests.Session()
-        token = self._session.post(
-            f"{self.base}/auth/token", json={"username": "admin", "password": password}, timeout=60
+    Args:
+        name: Of the project; the process id follows.
+        settings: Variables, as in `.env`.
+        override: One more compose file.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True) as folder:
+        stack = Stack(
+            Path(folder), f"{name}-{os.getpid()}", {"SHORTLIST_INPUT": f"/opt/airflow/{SAMPLE}", **(settings or {})}
         )
-        assert token.status_code == 201, token.text
-        self._session.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
+        _write_sample(stack.folder)
+        if override:
+            (stack.folder / "override.json").write_text(json.dumps(override), encoding="utf-8")
+            compose_file = stack.settings.get("COMPOSE_FILE", "docker-compose.yaml")
+            stack.settings["COMPOSE_FILE"] = f"{compose_file}:override.json"
+        try:
+            stack.up()
+            yield stack
+        finally:
+            logs = stack.compose("logs", "--no-color", check=False).stdout
+            Path(tempfile.gettempdir(), f"{name}.log").write_text(logs, encoding="utf-8")
+            stack.remove()
 
-    def call(self, method: str, path: str, body: object = None, expect: int = 200) -> Any:  # noqa: ANN401
-        answer = self._session.request(method, f"{self.base}/api/v2/{path}", json=body, timeout=60)
-        assert answer.status_code == expect, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
-        return answer.json()
 
-    def get(self, path: str) -> Any:  # noqa: ANN401
+class Airflow(demo.Airflow):
+    """Airflow's REST API, and to wait for it."""
+
+    def get(self, path: str) -> dict[str, Any]:
         return self.call("GET", path)
-
-    def trigger(self, dag_id: str, **conf: object) -> str:
-        run = self.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
-        return str(run["dag_run_id"])
 
     def wait(self, dag_id: str, run_id: str, seconds: float = 600) -> str:
         """Wait for the end of a run and return its state."""
 
         def ended() -> str | None:
-            state = self.get(f"dags/{dag_id}/dagRuns/{run_id}")["state"]
-            return str(state) if state in ("success", "failed") else None
+            state = self.state(dag_id, run_id)
+            return state if state in ("success", "failed") else None
 
         return wait_for(ended, f"{dag_id} {run_id} to end", seconds)
 
     def states(self, dag_id: str, run_id: str) -> dict[str, str]:
-        tasks = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
-        return {task["task_id"]: task["state"] for task in tasks}
+        return {task["task_id"]: task["state"] for task in self.tasks(dag_id, run_id)}
 
     def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:  # noqa: ANN401
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
@@ -145,9 +188,40 @@ def wait_for(look: Callable[[], T | None], what: str, seconds: float) -> T:
     raise AssertionError(f"waited {seconds} s for {what}")
 
 
+def log_of_a_changed_step(stack: Stack, airflow: Airflow) -> str:
+    """Change the first step of a DAG while the stack runs, reload, and return that task's log."""
+    file = stack.folder / "plugins" / "steps" / "hand_over.py"
+    text = file.read_text()
+    file.write_text(
+        f"{text}\n\n"
+        "def load_reference(**_):\n"
+        "    from shortlist.errors import NothingToDoError\n"
+        "    raise NothingToDoError('this is the changed step')\n"
+    )
+    try:
+        stack.command("make", "reload")
+        run_id = airflow.trigger("load_default_recs")
+        assert airflow.wait("load_default_recs", run_id) == "success"
+        return stack.task_log("load_default_recs", run_id, "load_reference")
+    finally:
+        file.write_text(text)
+
+
 def found_in(texts: Iterable[str], values: dict[str, str]) -> set[str]:
     """Return the names of the values that occur in any of the texts."""
     return {name for text in texts for name, value in values.items() if value in text}
+
+
+def _write_sample(folder: Path) -> None:
+    """Write a part of the bundled data to `SAMPLE` in a copy of the project."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(folder / "sample_data/online_retail.parquet")
+    customers = rows["CustomerID"].to_numpy()
+    kept = np.where(np.isnan(customers), np.arange(rows.num_rows), customers) % 4 == 0
+    (folder / SAMPLE).parent.mkdir(parents=True)
+    pq.write_table(rows.filter(kept), folder / SAMPLE)
 
 
 def _free_port() -> int:

@@ -1,20 +1,18 @@
-"""The stack as `docker compose up --build` makes it: health, secrets, limits, the chain, and changes while it runs."""
+"""The stack as `docker compose up --build` makes it: health, secrets, limits and the chain."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.compose.stack import Airflow, Stack, found_in, wait_for
+from tests.compose.stack import ONCE, Airflow, Stack, found_in, wait_for
 
 GIB = 1024**3
 
-ONCE = {"setup", "airflow-init"}
 AIRFLOW = {"airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer", "airflow-worker"}
 SPARK = {"spark-master", "spark-worker", "spark-connect"}
 SERVICES = {*AIRFLOW, *SPARK, "postgres", "redis", "mlflow"}
@@ -67,6 +65,12 @@ def test_the_dags_are_there_and_switched_on(airflow: Airflow) -> None:
     paused = {found["dag_id"]: found["is_paused"] for found in airflow.get("dags")["dags"]}
     assert paused == dict.fromkeys([*WEEKLY, "etl_train_test_pipeline"], False)
     assert airflow.get("importErrors")["total_entries"] == 0
+
+
+def test_no_more_tasks_are_queued_than_the_worker_takes(stack: Stack, airflow: Airflow) -> None:
+    asked = "airflow config get-value celery worker_concurrency"
+    concurrency = stack.compose("exec", "-T", "airflow-worker", "sh", "-c", asked).stdout
+    assert airflow.get("pools/default_pool")["slots"] == int(concurrency)
 
 
 @pytest.mark.parametrize(("dag_id", "task_id"), WEEKLY.items())
@@ -198,54 +202,6 @@ def test_a_scheduled_run_does_not_repeat_what_a_person_published_this_week(
         assert airflow.wait(dag_id, run_id) == "success"
         assert airflow.states(dag_id, run_id)[task_id] == "skipped"
     assert stack.sql("SELECT dataset, generation_id FROM served ORDER BY 1") == before
-
-
-def test_a_new_file_is_served_without_a_rebuild(stack: Stack, airflow: Airflow, chain: str) -> None:
-    folder = stack.folder / "postgres_data"
-    exported = folder / "default_recs.parquet"
-    exported.rename(folder / "exported.parquet")
-    try:
-        items = [item for (item,) in stack.sql("SELECT item_id FROM items WHERE available ORDER BY item_id LIMIT 100")]
-        rows = [f"{rank},{item},{1 / rank:.6f}" for rank, item in enumerate(items, start=1)]
-        (folder / "default_recs.csv").write_text("\n".join(["rank,item_id,score", *rows]) + "\n")
-        run_id = airflow.trigger("load_default_recs")
-        assert airflow.wait("load_default_recs", run_id, seconds=60) == "success"
-        assert stack.sql("SELECT item_id FROM default_recs ORDER BY rank LIMIT 2") == [[items[0]], [items[1]]]
-    finally:
-        (folder / "default_recs.csv").unlink(missing_ok=True)
-        (folder / "exported.parquet").rename(exported)
-
-
-def test_new_and_changed_dags_are_live_and_spark_submit_works(stack: Stack, airflow: Airflow) -> None:
-    for file in Path(__file__).with_name("dags").glob("*.py"):
-        shutil.copy(file, stack.folder / "dags")
-
-    def tags() -> list[str]:
-        found = airflow.get("dags?dag_id_pattern=submitted")["dags"]
-        return [tag["name"] for tag in found[0]["tags"]] if found else []
-
-    wait_for(lambda: tags() == ["first"], "the new DAG", 60)
-    file = stack.folder / "dags" / "submitted.py"
-    file.write_text(file.read_text().replace('"first"', '"second"'))
-    wait_for(lambda: tags() == ["second"], "the changed DAG", 60)
-    run_id = airflow.trigger("submitted")
-    assert airflow.wait("submitted", run_id) == "success"
-    assert "rows counted on spark://spark-master:7077 : 1000" in stack.task_log("submitted", run_id, "submit")
-
-
-def test_changed_step_code_is_live_after_a_reload(stack: Stack, airflow: Airflow) -> None:
-    file = stack.folder / "plugins" / "steps" / "futures.py"
-    text = file.read_text()
-    file.write_text(text.replace("def create_futures(", "def _unchanged(", 1) + (
-        "\n\ndef create_futures(*, settings):\n    raise NothingToDoError('this is the changed step')\n"
-    ))  # fmt: skip
-    try:
-        stack.command("make", "reload")
-        run_id = airflow.trigger("etl_train_test_pipeline")
-        assert airflow.wait("etl_train_test_pipeline", run_id) == "success"
-        assert "this is the changed step" in stack.task_log("etl_train_test_pipeline", run_id, "create_futures")
-    finally:
-        file.write_text(text)
 
 
 def test_logs_hold_no_secret(stack: Stack, chain: str) -> None:

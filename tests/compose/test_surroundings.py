@@ -15,6 +15,8 @@ from tests.compose.stack import Stack
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.compose.stack import Airflow
+
 SETUP = ("run", "--rm", "--no-deps", "-T")
 
 
@@ -47,6 +49,30 @@ def test_a_second_copy_of_the_same_name_is_told_apart(stack: Stack, second_copy:
     assert ended.returncode == 1
     assert f"belong to another copy of the project, in {stack.folder}" in ended.stderr
     assert "COMPOSE_PROJECT_NAME=" in ended.stderr
+
+
+def test_a_copy_that_was_moved_can_adopt_its_stack(stack: Stack, second_copy: Stack) -> None:
+    adopt = (*SETUP, "setup", "python", "/opt/shortlist/setup.py", "adopt")
+    secrets = stack.secrets()
+    second_copy.compose(*adopt)
+    ended = stack.compose(*SETUP, "setup", check=False)
+    stack.compose(*adopt)
+
+    assert f"belong to another copy of the project, in {second_copy.folder}" in ended.stderr
+    assert stack.secrets() == secrets
+    stack.compose(*SETUP, "setup")
+
+
+def test_secrets_of_airflow_that_its_key_cannot_read_are_told_by_airflow_init(stack: Stack, airflow: Airflow) -> None:
+    """A Fernet key was lost, or another one was put into .env, while the tables are those of the old one."""
+    airflow.call("POST", "variables", {"key": "kept", "value": "with the old key"})
+    key = "c2hvcnRsaXN0LXNob3J0bGlzdC1zaG9ydGxpc3QtMTI="
+    command = f"AIRFLOW__CORE__FERNET_KEY={key} exec python /opt/shortlist/init.py"
+    ended = stack.compose(*SETUP, "airflow-init", "sh", "-c", command, check=False)
+
+    assert ended.returncode == 1
+    assert "1 connections or variables were encrypted with another Fernet key" in ended.stderr
+    assert "Traceback" not in ended.stderr + ended.stdout
 
 
 def test_unwritable_logs_are_named(second_copy: Stack) -> None:

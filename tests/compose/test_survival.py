@@ -54,7 +54,7 @@ def test_any_container_may_be_killed_during_the_chain(stack: Stack, airflow: Air
         for service in services:
             stack.compose("kill", service)
             stack.compose("start", service)
-        stack.up()
+        stack.wait_until_healthy()
         assert stack.sql(SERVED) == served
     assert airflow.wait(ETL, run_id, seconds=1200) == "success"
 

@@ -138,3 +138,12 @@ def test_no_service_gets_the_file_that_holds_all(tmp_path: Path) -> None:
     }  # fmt: skip
     assert volumes["recs"] == {"RECS_DATABASE_URL": "postgresql://me:pw@db/recs"}
     assert [name for name, values in volumes.items() if kept["JWT_SECRET"] in "".join(values.values())] == ["jwt"]
+
+
+def test_before_the_first_start_there_is_nothing_to_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(setup, "VOLUMES", tmp_path)
+
+    assert setup.show_credentials() == 1
+    assert "there are no secrets yet, docker compose up makes them" in capsys.readouterr().err

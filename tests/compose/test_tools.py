@@ -1,0 +1,61 @@
+"""What is started only when asked for: Flower, the page of Redis, Airflow's commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from tests.compose.stack import found_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.compose.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def tools(stack: Stack) -> Iterator[Stack]:
+    stack.up("flower", "redis-commander")
+    yield stack
+    stack.compose("rm", "--stop", "--force", "flower", "redis-commander")
+
+
+def test_flower_shows_the_worker_to_the_administrator_alone(tools: Stack) -> None:
+    address = f"http://127.0.0.1:{tools.settings['FLOWER_PORT']}/workers?json=1"
+    login = ("admin", tools.secrets()["ADMIN_PASSWORD"])
+
+    assert requests.get(address, timeout=30).status_code == 401
+    shown = requests.get(address, auth=login, timeout=30)
+    assert shown.status_code == 200
+    assert "celery@" in shown.text
+
+
+def test_the_page_of_redis_lists_keys_to_the_administrator_alone(tools: Stack) -> None:
+    address = f"http://127.0.0.1:{tools.settings['REDIS_COMMANDER_PORT']}"
+    login = {"username": "admin", "password": tools.secrets()["ADMIN_PASSWORD"]}
+
+    assert requests.get(f"{address}/apiv2/server/info", timeout=30).status_code == 401
+    token = requests.post(f"{address}/signin", json=login, timeout=30).json()["bearerToken"]
+    shown = requests.get(f"{address}/apiv2/server/info", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    assert [server["label"] for server in shown.json()["data"]] == ["redis"]
+    assert "Redis version" in shown.text
+
+
+def test_tools_know_no_more_than_they_need(tools: Stack) -> None:
+    secrets = {name: value for name, value in tools.secrets().items() if name not in ("clone", "ADMIN_USER")}
+    known = {
+        service: found_in(
+            [tools.compose("exec", "-T", "--user", "root", service, "sh", "-c", "cat /proc/[0-9]*/environ").stdout],
+            secrets,
+        )
+        for service in ("flower", "redis-commander")
+    }
+    assert known == dict.fromkeys(("flower", "redis-commander"), {"ADMIN_PASSWORD", "REDIS_PASSWORD"})
+
+
+def test_airflows_commands_run(stack: Stack) -> None:
+    listed = stack.compose("run", "--rm", "-T", "airflow-cli", "airflow", "dags", "list", "--output", "plain").stdout
+
+    assert "etl_train_test_pipeline" in listed
