@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,9 @@ def test_the_dags_are_there_and_switched_on(airflow: Airflow) -> None:
 
 
 def test_no_more_tasks_are_queued_than_the_worker_takes(stack: Stack, airflow: Airflow) -> None:
-    asked = "airflow config get-value celery worker_concurrency"
-    concurrency = stack.compose("exec", "-T", "airflow-worker", "sh", "-c", asked).stdout
-    assert airflow.get("pools/default_pool")["slots"] == int(concurrency)
+    settings = ConfigParser()
+    settings.read(stack.folder / "config" / "airflow.cfg")
+    assert airflow.get("pools/default_pool")["slots"] == settings.getint("celery", "worker_concurrency")
 
 
 @pytest.mark.parametrize(("dag_id", "task_id"), WEEKLY.items())

@@ -68,7 +68,7 @@ def test_secrets_of_airflow_that_its_key_cannot_read_are_told_by_airflow_init(st
     airflow.call("POST", "variables", {"key": "kept", "value": "with the old key"})
     key = "c2hvcnRsaXN0LXNob3J0bGlzdC1zaG9ydGxpc3QtMTI="
     command = f"AIRFLOW__CORE__FERNET_KEY={key} exec python /opt/shortlist/init.py"
-    ended = stack.compose(*SETUP, "airflow-init", "sh", "-c", command, check=False)
+    ended = stack.compose(*SETUP, "airflow-init", "bash", "-c", command, check=False)
 
     assert ended.returncode == 1
     assert "1 connections or variables were encrypted with another Fernet key" in ended.stderr
