@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -30,6 +31,14 @@ ONCE = {"setup", "airflow-init"}
 
 # Every fourth customer is enough: what takes the time is the number of steps, not of rows.
 SAMPLE = "data/raw/sample.parquet"
+
+# After how many seconds Airflow gives something up for lost; half of what config/airflow.cfg says.
+IMPATIENCE = {
+    "task_instance_heartbeat_timeout": 45,
+    "orphaned_tasks_check_interval": 30,
+    "task_queued_timeout": 90,
+    "task_queued_timeout_check_interval": 15,
+}
 
 
 @dataclass
@@ -117,10 +126,11 @@ class Stack:
         """Log in as the administrator."""
         return Airflow(f"http://127.0.0.1:{self.settings['PORT']}", "admin", self.secrets()["ADMIN_PASSWORD"])
 
-    def add_dag(self, airflow: Airflow, file: Path, dag_id: str, seconds: float = 60) -> None:
-        """Put a file into dags/ and wait until Airflow knows a DAG of it."""
+    def add_dag(self, airflow: Airflow, file: Path, *dag_ids: str, seconds: float = 60) -> None:
+        """Put a file into dags/ and wait until Airflow knows the DAGs of it."""
         shutil.copy(file, self.folder / "dags")
-        wait_for(lambda: airflow.get(f"dags?dag_id_pattern={dag_id}")["dags"], dag_id, seconds)
+        for dag_id in dag_ids:
+            wait_for(lambda: airflow.get(f"dags?dag_id_pattern={dag_id}")["dags"], dag_id, seconds)  # noqa: B023
 
     def sql(self, query: str) -> list[list[str]]:
         """Ask the database `recs`; every value as text."""
@@ -151,6 +161,7 @@ def booted(
             Path(folder), f"{name}-{os.getpid()}", {"SHORTLIST_INPUT": f"/opt/airflow/{SAMPLE}", **(settings or {})}
         )
         _write_sample(stack.folder)
+        _make_impatient(stack.folder)
         if override:
             (stack.folder / "override.json").write_text(json.dumps(override), encoding="utf-8")
             compose_file = stack.settings.get("COMPOSE_FILE", "docker-compose.yaml")
@@ -231,6 +242,15 @@ def _write_sample(folder: Path) -> None:
     kept = np.where(np.isnan(customers), np.arange(rows.num_rows), customers) % 4 == 0
     (folder / SAMPLE).parent.mkdir(parents=True)
     pq.write_table(rows.filter(kept), folder / SAMPLE)
+
+
+def _make_impatient(folder: Path) -> None:
+    file = folder / "config" / "airflow.cfg"
+    text = file.read_text(encoding="utf-8")
+    for name, seconds in IMPATIENCE.items():
+        text, found = re.subn(rf"(?m)^{name} = \d+$", f"{name} = {seconds}", text)
+        assert found == 1, name
+    file.write_text(text, encoding="utf-8")
 
 
 def _free_port() -> int:

@@ -27,7 +27,7 @@ def test_a_step_gives_the_same_by_a_connect_server_and_by_a_driver_in_the_worker
 ) -> None:
     connection = {"connection_id": "spark_classic", "conn_type": "spark", "host": "spark://spark-master", "port": 7077}
     airflow.call("POST", "connections", connection)
-    stack.add_dag(airflow, PROJECT / "benchmarks" / "dags" / "spark_driver.py", "driver_connect")
+    stack.add_dag(airflow, PROJECT / "benchmarks" / "dags" / "spark_driver.py", "driver_classic", "driver_connect")
     told = {}
     for dag_id in ("driver_classic", "driver_connect"):
         run_id = airflow.trigger(dag_id)
