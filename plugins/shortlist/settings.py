@@ -186,6 +186,61 @@ class PublishSettings:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class StreamingColumnSettings(ColumnSettings):
+    """Names of the columns in files of new feedback."""
+
+    user: str = "CUST_ID"
+    item: str = "MOVIE_ID"
+    time: str = "DATE"
+    weight: str | None = "RATING"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class StreamingSettings:
+    """How to read new feedback, which lies in `data/streaming/`.
+
+    Attributes:
+        format: As in `InputSettings`, and so `timezone`, `delimiter`, `encoding`, `multiline`, `columns`.
+        cancellation: As in `InteractionSettings`. `None`: no row takes an amount back.
+        archive: Whether files that were processed are kept, in `data/streaming_archive/`.
+    """
+
+    format: Literal["auto", "parquet", "csv", "jsonl", "netflix"] = "auto"
+    timezone: str = "UTC"
+    delimiter: str = ","
+    encoding: str = "UTF-8"
+    multiline: bool = False
+    columns: StreamingColumnSettings = field(default_factory=StreamingColumnSettings)
+    cancellation: CancellationSettings | None = None
+    archive: bool = True
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DriftSettings:
+    """When new data differs too much. A score of 1 is at the threshold.
+
+    Attributes:
+        kl: Kullback-Leibler divergence, in nats, of weights, predictions, items, popularity, activity and weekdays.
+        mean: Shift of the mean of weights and predictions; and so `median`.
+        kl_part: Part of the divergence in the score of weights and predictions; and so `mean_part`, `median_part`.
+        new_users: Share of interactions of users whom the model does not know, beyond the usual; and so `new_items`.
+        false_alarms: Share of days without drift on which chance may exceed the limits of chance.
+        seed: Of the draws.
+    """
+
+    kl: float = Field(default=0.1, gt=0)
+    mean: float = Field(default=0.2, gt=0)
+    median: float = Field(default=0.5, gt=0)
+    kl_part: float = Field(default=0.5, ge=0)
+    mean_part: float = Field(default=0.3, ge=0)
+    median_part: float = Field(default=0.2, ge=0)
+    new_users: float = Field(default=0.2, gt=0)
+    new_items: float = Field(default=0.1, gt=0)
+    false_alarms: float = Field(default=0.005, gt=0, lt=0.5)
+    seed: int = 42
+
+
+@dataclass(frozen=True, config=_STRICT)
 class PathSettings:
     """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`."""
 
@@ -225,6 +280,21 @@ class PathSettings:
     def etl_report(self) -> str:
         """Counts, cuts and fingerprint of the last `spark_etl`, JSON."""
         return f"{self.processed}/etl.json"
+
+    @property
+    def streaming(self) -> str:
+        """New feedback a user drops in."""
+        return f"{self.root}/data/streaming"
+
+    @property
+    def streaming_archive(self) -> str:
+        """Files of feedback that were processed, by batch."""
+        return f"{self.root}/data/streaming_archive"
+
+    @property
+    def batches(self) -> str:
+        """Processed feedback that is not merged yet, one folder a batch."""
+        return f"{self.root}/data/batches"
 
     @property
     def futures(self) -> str:
@@ -268,6 +338,8 @@ class Settings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     gate: GateSettings = field(default_factory=GateSettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
+    streaming: StreamingSettings = field(default_factory=StreamingSettings)
+    drift: DriftSettings = field(default_factory=DriftSettings)
     paths: PathSettings = field(default_factory=PathSettings)
 
     @model_validator(mode="after")

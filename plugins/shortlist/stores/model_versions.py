@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,90 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
+CHAMPION = "champion.json"
 
 # The moments stage one is trained for: before the target window, before the test window, after everything.
 HISTORY, TRAIN, ALL = "history", "train", "all"
 
 _LIBRARIES = ("apache-airflow", "catboost", "numpy", "pandas", "pyarrow", "pyspark", "scipy")
+
+
+@dataclass(frozen=True)
+class Champion:
+    """Which version of a folder is in use, and why.
+
+    Attributes:
+        version: Its name, `version_…`.
+        since: ISO time, UTC.
+        reason: One sentence.
+        previous: Names of earlier champions, newest first.
+        rolled_back: Names of versions that a person has taken out of use; nothing they made is loaded any more.
+    """
+
+    version: str
+    since: str
+    reason: str
+    previous: tuple[str, ...] = ()
+    rolled_back: tuple[str, ...] = ()
+
+
+def champion(folder: str) -> Champion | None:
+    """Return the champion of a folder of versions, or None when there never was one.
+
+    Raises:
+        ModelVersionError: If the pointer is damaged.
+    """
+    try:
+        content = files.read_json(f"{folder}/{CHAMPION}")
+        lists = {name: tuple(content.pop(name)) for name in ("previous", "rolled_back")}
+        return Champion(**content, **lists)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelVersionError(
+            f"{folder}/{CHAMPION} is no pointer to a champion ({error}): remove it, the next training sets it again"
+        ) from None
+
+
+def promote(folder: str, version: str, reason: str) -> None:
+    """Make a version the champion; the pointer is replaced as a whole. Does nothing if it is the champion already."""
+    before = champion(folder)
+    if before and before.version == version:
+        return
+    previous = (before.version, *before.previous) if before else ()
+    _point(folder, version, reason, previous, before.rolled_back if before else ())
+
+
+def roll_back(folder: str, to: str | None = None) -> Champion:
+    """Make an earlier version the champion again.
+
+    Args:
+        folder: Of versions.
+        to: Its name; left out, the champion before this one.
+
+    Raises:
+        ModelVersionError: If there is no such version, or it is not complete.
+    """
+    now = champion(folder)
+    if now is None:
+        raise ModelVersionError(f"no champion in {folder}: there is nothing to roll back")
+    candidates = [name for name in now.previous if files.exists(f"{folder}/{name}/{MANIFEST}")]
+    chosen = to or next(iter(candidates), None)
+    if chosen is None or chosen not in candidates:
+        raise ModelVersionError(
+            f"{to or 'an earlier champion'} cannot be the champion of {folder} again: complete and once champion are "
+            f"{', '.join(candidates) or 'none'}"
+        )
+    rest = tuple(name for name in now.previous if name != chosen)
+    return _point(folder, chosen, f"rolled back from {now.version}", rest, (now.version, *now.rolled_back))
+
+
+def _point(folder: str, version: str, reason: str, previous: tuple[str, ...], rolled_back: tuple[str, ...]) -> Champion:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    taken_out = tuple(name for name in rolled_back if name != version)
+    pointer = Champion(version, since, reason, previous, taken_out)
+    files.write_json(f"{folder}/{CHAMPION}", asdict(pointer))
+    return pointer
 
 
 def begin(folder: str, name: str) -> str:
