@@ -86,9 +86,7 @@ class World:
         self.code = np.where(count > 0, np.where(place >= 0, place, bucket), -1)
         self.known_user = np.bincount(self.train.user, minlength=self.n_users) > 0
         scores = self.predict(self.test)
-        self.edges = profiles.Edges(
-            _quantiles(self.train.weight), _quantiles(scores[np.isfinite(scores)])
-        )
+        self.edges = profiles.Edges(_quantiles(self.train.weight), _quantiles(scores[np.isfinite(scores)]))
         data, model = self._blocks(self.train), self._blocks(self.test)
         names = {**dict.fromkeys(drift.DATA, data), **dict.fromkeys(drift.MODEL, model)}
         self.reference = drift.Reference(
@@ -101,8 +99,8 @@ class World:
         )
 
     def _learn(self) -> None:
-        pairs = pd.DataFrame({"user": self.train.user, "item": self.train.item, "weight": self.train.weight})
-        pairs = pairs.groupby(["user", "item"], as_index=False).weight.max()
+        rows = pd.DataFrame({"user": self.train.user, "item": self.train.item, "weight": self.train.weight})
+        pairs = rows.groupby(["user", "item"]).max().reset_index()
         config = AlsSettings()
         starts = np.searchsorted(pairs.user, np.arange(self.n_users + 1))
         by_user = als.Rows(starts, pairs.item.to_numpy(), (config.alpha * pairs.weight).to_numpy(np.float32))
@@ -219,7 +217,9 @@ def _flattened(rows: Rows, world: World, generator: np.random.Generator) -> Rows
 
 def _seasonal(rows: Rows, world: World, generator: np.random.Generator) -> Rows:
     season = generator.permutation(world.n_items)[: world.n_items // 10]
-    return replace(rows, item=np.where(_some(rows, 0.4, generator), generator.choice(season, len(rows.block)), rows.item))
+    return replace(
+        rows, item=np.where(_some(rows, 0.4, generator), generator.choice(season, len(rows.block)), rows.item)
+    )
 
 
 # What is planted, and how much of it.
@@ -233,7 +233,10 @@ SHIFTS: dict[str, tuple[str, Callable[[Rows, World, np.random.Generator], Rows]]
     "new catalogue": ("30 % of the interactions are with unknown items", _new_catalogue),
     "bots": ("30 % of the interactions are those of few users, a thousand a day each, with any items", _bots),
     "weekday": ("half of the interactions move to Sundays", _weekday),
-    "weight scale": ("amounts three times as large", lambda rows, _w, _g: replace(rows, weight=rows.weight + np.log(3))),
+    "weight scale": (
+        "amounts three times as large",
+        lambda rows, _w, _g: replace(rows, weight=rows.weight + np.log(3)),
+    ),
     "users replaced": ("half of the users are unknown", _replaced_users),
     "popularity flattened": ("80 % of the interactions are with any item", _flattened),
     "seasonal": ("40 % of the interactions are with a tenth of the items", _seasonal),

@@ -312,6 +312,11 @@ class PathSettings:
         return f"{self.root}/models/rankers"
 
     @property
+    def drift(self) -> str:
+        """Decisions about retraining, one file a run."""
+        return f"{self.root}/models/drift"
+
+    @property
     def hand_over(self) -> str:
         """Files on their way into the database."""
         return f"{self.root}/postgres_data"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shortlist.columns import AS_OF, ITEM, ITEM_INDEX, USER, USER_INDEX
-from shortlist.recommender import candidates, evaluation, features
+from shortlist.columns import AS_OF, USER, USER_INDEX
+from shortlist.recommender import evaluation, features
 from shortlist.stores import files, model_versions
+from steps import champion
+from steps.stage_one import indexed_events, propose_at
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
     from shortlist.settings import Settings
 
@@ -29,7 +30,10 @@ def evaluate_recommender(spark: SparkSession, *, settings: Settings, version_pat
         version_path: A complete stage-one version.
 
     Returns:
-        The metrics of `evaluation.evaluate` for popular, similar-to-last and ALS, with the window.
+        The metrics of `evaluation.evaluate` for popular, similar-to-last and ALS, with the window and the `gate`.
+
+    Raises:
+        GateRefusedError: If the version is worse than the champion; its metrics are written nevertheless.
     """
     from pyspark.sql import functions as f
 
@@ -45,9 +49,11 @@ def evaluate_recommender(spark: SparkSession, *, settings: Settings, version_pat
         "window": {"from": moments[model_versions.TRAIN], "to": moments[model_versions.ALL]},
         **evaluation.evaluate(table, n_items, settings.evaluation),
     }
+    result["gate"] = champion.judge(spark, settings, version_path, table)
     files.write_json(f"{version_path}/{model_versions.METRICS}", result)
     ndcg = {name: round(model["ndcg@10"]["mean"], 4) for name, model in result["models"].items()}
     logger.info("stage one on %d held-out users, NDCG@10: %s", result["users"], ndcg)
+    champion.refuse(result["gate"], version_path)
     return result
 
 
@@ -72,25 +78,3 @@ def labelled_candidates(spark: SparkSession, settings: Settings, version_path: s
     finally:
         events.unpersist()
     return path
-
-
-def indexed_events(spark: SparkSession, settings: Settings, version_path: str) -> DataFrame:
-    """Return all interactions with the indexes of a version."""
-    events = spark.read.parquet(settings.paths.train, settings.paths.test)
-    users, items = (spark.read.parquet(f"{version_path}/{name}") for name in ("users", "items"))
-    return features.indexed(events, users, items.select(ITEM, ITEM_INDEX))
-
-
-def propose_at(
-    spark: SparkSession, settings: Settings, version_path: str, events: DataFrame, users: DataFrame, moment: str
-) -> DataFrame:
-    """Propose candidates to users from what was known at a moment."""
-    as_of = model_versions.read_manifest(version_path)["as_of"][moment]
-    factors = spark.read.parquet(f"{version_path}/{moment}/user_factors")
-    rows = features.user_rows(events, users, factors, as_of, settings.interactions)
-    return candidates.propose(
-        rows,
-        partial(model_versions.load_items, version_path, moment),
-        settings.candidates,
-        allow_repeats=settings.publish.allow_repeats,
-    )

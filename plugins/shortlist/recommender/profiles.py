@@ -32,7 +32,7 @@ _MOST_VALUES = 50
 _QUANTILES = 20
 _SAMPLED_BLOCKS = 10_000
 
-_BLOCK, _DAY = "block", "day"
+BLOCK, _DAY = "block", "day"
 _VALUES = (drift.WEIGHTS, drift.PREDICTIONS)
 _CODES = tuple(name for name in (*drift.DATA, *drift.MODEL) if name not in (*_VALUES, drift.ACTIVITY))
 _BINS = {
@@ -105,7 +105,7 @@ def describe_data(interactions: DataFrame, items: DataFrame, config: Interaction
     bucket = f.pmod(f.xxhash64(ITEM), f.lit(BUCKETS)) + TRACKED_ITEMS
     known = f.col(DECILE).isNotNull()
     return interactions.join(f.broadcast(items), on=ITEM, how="left").select(
-        f.xxhash64(USER, date).alias(_BLOCK),
+        f.xxhash64(USER, date).alias(BLOCK),
         f.unix_date(date).alias(_DAY),
         weight.cast("double").alias(drift.WEIGHTS),
         _code(f.col(DECILE)).alias(drift.POPULARITY),
@@ -180,7 +180,7 @@ def count(described: DataFrame, edges: Edges) -> tuple[drift.Profile, dict[str, 
     parts = described.select(*columns).mapInArrow(kernel, _COUNTS_DDL)
     whole = parts.groupBy("name", "bin").agg(f.sum("rows").alias("rows"), f.sum("total").alias("total"))
     size = f.least(f.floor(f.log2("rows")), f.lit(drift.ACTIVITY_BINS - 1))
-    of_block = f.col("name") == _BLOCK
+    of_block = f.col("name") == BLOCK
     bounded = whole.groupBy("name", f.when(of_block, size).otherwise(f.col("bin")).alias("bin"))
     found = bounded.agg(
         f.sum("rows").alias("rows"), f.sum("total").alias("total"), f.count("*").alias("blocks")
@@ -209,7 +209,7 @@ def sample_blocks(described: DataFrame, edges: Edges, blocks: int, names: tuple[
             yield _count_by_block(batch, edges)
 
     found = (
-        described.where(f.pmod(f.col(_BLOCK), f.lit(every)) == 0)
+        described.where(f.pmod(f.col(BLOCK), f.lit(every)) == 0)
         .select(*columns)
         .mapInArrow(kernel, _BLOCKS_DDL)
         .groupBy("block", "name", "bin")
@@ -222,7 +222,7 @@ def sample_blocks(described: DataFrame, edges: Edges, blocks: int, names: tuple[
     sampled = {}
     for wanted in names:
         if wanted == drift.ACTIVITY:
-            counted = name == _BLOCK
+            counted = name == BLOCK
             place = np.minimum(np.log2(np.maximum(rows, 1)), drift.ACTIVITY_BINS - 1).astype(np.int64)
         else:
             counted, place = name == wanted, bins
@@ -238,7 +238,7 @@ def _code(column: Column) -> Column:
 
 
 def _counted_columns(described: DataFrame) -> list[str]:
-    return [name for name in (_BLOCK, _DAY, *_VALUES, *_CODES) if name in described.columns]
+    return [name for name in (BLOCK, _DAY, *_VALUES, *_CODES) if name in described.columns]
 
 
 def _coded(batch: pa.RecordBatch, edges: Edges) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.float64] | None]]:
@@ -266,7 +266,7 @@ def _count_batches(batches: Iterable[pa.RecordBatch], edges: Edges) -> Iterator[
             if value is not None:
                 summed = np.bincount(place + 1, np.nan_to_num(value), edges.bins(name) + 1)[1:].astype(np.float64)
                 totals[name] = totals[name] + summed if name in totals else summed
-        for name in (_BLOCK, _DAY):
+        for name in (BLOCK, _DAY):
             keys, counts = np.unique(batch.column(name).to_numpy(), return_counts=True)
             yield _counts(name, keys, counts, np.zeros(len(keys)))
     for name, counts in rows.items():
@@ -292,8 +292,8 @@ def _count_by_block(batch: pa.RecordBatch, edges: Edges) -> pa.RecordBatch:
     import numpy as np
     import pyarrow as pa
 
-    blocks, block = np.unique(batch.column(_BLOCK).to_numpy(), return_inverse=True)
-    parts = [(_BLOCK, blocks, np.zeros(len(blocks), np.int64), np.bincount(block, minlength=len(blocks)))]
+    blocks, block = np.unique(batch.column(BLOCK).to_numpy(), return_inverse=True)
+    parts = [(BLOCK, blocks, np.zeros(len(blocks), np.int64), np.bincount(block, minlength=len(blocks)))]
     for name, place, _ in _coded(batch, edges):
         bins = edges.bins(name)
         cells, counts = np.unique(block[place >= 0] * bins + place[place >= 0], return_counts=True)
@@ -320,7 +320,7 @@ def _as_profile(found: list[Mapping[str, float]], edges: Edges) -> tuple[drift.P
         if name == _DAY:
             days.append(place)
             continue
-        if name == _BLOCK:
+        if name == BLOCK:
             blocks += int(row["blocks"])
             name = drift.ACTIVITY
         histograms[name][place] = row["rows"]

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from shortlist.columns import AVAILABLE, CATEGORY, FACTORS, ITEM, ITEM_INDEX, SCORE, SIMILAR_INDEX
 from shortlist.errors import ModelVersionError
 from shortlist.recommender.candidates import ITEM_FEATURES, ItemState
@@ -55,12 +57,10 @@ def champion(folder: str) -> Champion | None:
         ModelVersionError: If the pointer is damaged.
     """
     try:
-        content = files.read_json(f"{folder}/{CHAMPION}")
-        lists = {name: tuple(content.pop(name)) for name in ("previous", "rolled_back")}
-        return Champion(**content, **lists)
+        return TypeAdapter(Champion).validate_python(files.read_json(f"{folder}/{CHAMPION}"))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except ValueError as error:
         raise ModelVersionError(
             f"{folder}/{CHAMPION} is no pointer to a champion ({error}): remove it, the next training sets it again"
         ) from None
