@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from steps import etl, evaluate, export, futures, hand_over, ranked_data, train
+from steps import drift, etl, evaluate, export, futures, hand_over, ranked_data, streaming, train
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 
@@ -19,6 +19,21 @@ LOAD_EDGES = [
     ["load_reference", "load_file"],
 ]
 EDGES = {
+    "drift_detection_retrain_pipeline": [
+        ["check_retrain", "merge_streaming_data"],
+        ["check_retrain", "skip_retrain"],
+        ["detect_drift", "check_retrain"],
+        ["find_current_model", "check_retrain"],
+        ["find_current_model", "detect_drift"],
+        ["find_latest_model", "export_recommendations"],
+        ["find_latest_model", "test_recommender"],
+        ["merge_streaming_data", "train_recommender"],
+        ["process_streaming_data", "check_retrain"],
+        ["process_streaming_data", "detect_drift"],
+        ["process_streaming_data", "find_current_model"],
+        ["test_recommender", "export_recommendations"],
+        ["train_recommender", "find_latest_model"],
+    ],
     "etl_train_test_pipeline": [
         ["find_latest_model", "export_recommendations"],
         ["find_latest_model", "spark_test_recommender"],
@@ -44,6 +59,7 @@ EDGES = {
     ],
 }
 SCHEDULES = {
+    "drift_detection_retrain_pipeline": "@daily",
     "etl_train_test_pipeline": None,
     "load_default_recs": "5 21 * * 6",
     "load_online_recs": "5 21 * * 6",
@@ -52,6 +68,7 @@ SCHEDULES = {
     "load_candidates_ranked": "15 21 * * 6",
 }
 TAGS = {
+    "drift_detection_retrain_pipeline": ["drift", "train"],
     "etl_train_test_pipeline": ["etl", "train"],
     "load_default_recs": ["load", "weekly"],
     "load_online_recs": ["load", "weekly"],
@@ -60,6 +77,9 @@ TAGS = {
     "load_candidates_ranked": ["rank", "weekly"],
 }
 OUTLETS = {
+    ("drift_detection_retrain_pipeline", "merge_streaming_data"): "shortlist://files/interactions",
+    ("drift_detection_retrain_pipeline", "train_recommender"): "shortlist://models/recommender",
+    ("drift_detection_retrain_pipeline", "export_recommendations"): "shortlist://files/hand_over",
     ("etl_train_test_pipeline", "spark_etl"): "shortlist://files/interactions",
     ("etl_train_test_pipeline", "create_futures"): "shortlist://files/futures",
     ("etl_train_test_pipeline", "spark_train_recommender"): "shortlist://models/recommender",
@@ -74,10 +94,15 @@ OUTLETS = {
 SPARK_TASKS = {
     ("etl_train_test_pipeline", task_id)
     for task_id in ("spark_etl", "spark_train_recommender", "spark_test_recommender", "export_recommendations")
-}
-LAST_TASKS = {
-    (dag_id, "export_recommendations" if dag_id == "etl_train_test_pipeline" else "publish") for dag_id in EDGES
-}
+} | {
+    ("drift_detection_retrain_pipeline", task_id)
+    for task_id in (
+        "process_streaming_data", "detect_drift", "merge_streaming_data", "train_recommender", "test_recommender",
+        "export_recommendations",
+    )
+}  # fmt: skip
+EXPORTING = ("etl_train_test_pipeline", "drift_detection_retrain_pipeline")
+LAST_TASKS = {(dag_id, "export_recommendations" if dag_id in EXPORTING else "publish") for dag_id in EDGES}
 
 each_dag = pytest.mark.parametrize("dag_id", sorted(EDGES))
 
@@ -154,8 +179,9 @@ def test_spark_tasks_are_exactly_these_on_the_one_connection_in_utc(bag: Any) ->
         assert task["config"]["spark.sql.session.timeZone"] == "UTC"
 
 
-def test_a_dictionary_is_one_xcom(bag: Any) -> None:
-    assert not any(task["multiple_outputs"] for task in tasks_of(bag).values())
+def test_a_dictionary_is_one_xcom_but_for_the_two_kinds_of_drift(bag: Any) -> None:
+    several = {name for name, task in tasks_of(bag).items() if task["multiple_outputs"]}
+    assert several == {("drift_detection_retrain_pipeline", "detect_drift")}
 
 
 def test_the_sensor_gives_its_slot_back_and_ends_some_day(bag: Any) -> None:
@@ -196,7 +222,10 @@ def test_airflow_takes_no_package_of_ours_for_a_plugin(bag: Any) -> None:
     assert bag["bare_modules"] == []
 
 
-@pytest.mark.parametrize("module", [etl, evaluate, export, futures, hand_over, ranked_data, train])
+STEPS = [drift, etl, evaluate, export, futures, hand_over, ranked_data, streaming, train]
+
+
+@pytest.mark.parametrize("module", STEPS)
 def test_no_step_has_a_parameter_that_airflow_would_fill(module: Any) -> None:
     from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 

@@ -192,9 +192,10 @@ def chance_limits(
 
 
 def divergence(counts: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the Kullback-Leibler divergence, in nats, of histograms from a reference; half a row is added to each bin.
+    """Return the Kullback-Leibler divergence, in nats, of histograms from a reference (Kullback, Leibler 1951).
 
-    Kullback, Leibler 1951; the half is that of Krichevsky, Trofimov 1981, so that an empty bin is no certainty.
+    So that an empty bin is no certainty, half a row is added to each bin of the reference, and as many rows in all to
+    the histogram, spread like the reference: few rows look like it.
 
     Args:
         counts: float (…, bins).
@@ -209,8 +210,9 @@ def divergence(counts: NDArray[np.float64], reference: NDArray[np.float64]) -> N
     """
     import numpy as np
 
-    p = (counts + 0.5) / (counts + 0.5).sum(axis=-1, keepdims=True)
-    q = (reference + 0.5) / (reference + 0.5).sum()
+    added = len(reference) / 2
+    q = (reference + 0.5) / (reference.sum() + added)
+    p = (counts + added * q) / (counts.sum(axis=-1, keepdims=True) + added)
     values: NDArray[np.float64] = (p * np.log(p / q)).sum(axis=-1)
     return np.maximum(values, 0.0)
 
