@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from shortlist.columns import AVAILABLE, CATEGORY, ITEM, REASON, TIME, TITLE, USER, WEIGHT
-from shortlist.errors import EmptyInteractionsError, NothingToDoError
+from shortlist.errors import EmptyInteractionsError, InputError, NothingToDoError
 from shortlist.recommender import interactions, split
 from shortlist.settings import ColumnSettings, InputSettings
 from shortlist.stores import files, readers
@@ -46,7 +46,7 @@ def process_streaming_data(spark: SparkSession, *, settings: Settings, batch: st
 
     Raises:
         NothingToDoError: If there is no file.
-        InputError: If a file is empty, unreadable, still growing or lacks a column.
+        InputError: If a file is empty, unreadable, still growing or lacks a column, or cannot be taken away.
         RejectedRowsError: If more rows were rejected than `[interactions].max_rejected_share` allows.
         EmptyInteractionsError: If no row is a valid interaction.
     """
@@ -189,11 +189,17 @@ def _take_away(settings: Settings, path: str) -> None:
         file = there.get(made_of["path"])
         if file is None or (file.bytes, file.modified) != (made_of["bytes"], made_of["modified"]):
             continue
-        if settings.streaming.archive:
-            inside = files.resolve(file.path)[1].removeprefix(root).lstrip("/")
-            files.replace(file.path, f"{settings.paths.streaming_archive}/{manifest['batch']}/{inside}")
-        else:
-            files.remove(file.path)
+        try:
+            if settings.streaming.archive:
+                inside = files.resolve(file.path)[1].removeprefix(root).lstrip("/")
+                files.replace(file.path, f"{settings.paths.streaming_archive}/{manifest['batch']}/{inside}")
+            else:
+                files.remove(file.path)
+        except PermissionError as error:
+            raise InputError(
+                f"{file.path} was processed but cannot be taken away ({error}): let the pipeline's user write to "
+                f"{settings.paths.streaming} and the folders in it"
+            ) from error
 
 
 def _listed(location: str) -> tuple[readers.InputFile, ...]:

@@ -64,7 +64,7 @@ def test_every_service_is_healthy_and_the_others_have_ended_well(containers: dic
 
 def test_the_dags_are_there_and_switched_on(airflow: Airflow) -> None:
     paused = {found["dag_id"]: found["is_paused"] for found in airflow.get("dags")["dags"]}
-    assert paused == dict.fromkeys([*WEEKLY, "etl_train_test_pipeline"], False)
+    assert paused == dict.fromkeys([*WEEKLY, "etl_train_test_pipeline", "drift_detection_retrain_pipeline"], False)
     assert airflow.get("importErrors")["total_entries"] == 0
 
 
@@ -86,6 +86,15 @@ def test_the_first_weekly_runs_are_skipped_and_say_why(
     assert airflow.states(dag_id, run_id)[task_id] == "skipped"
     assert set(airflow.states(dag_id, run_id).values()) <= {"success", "skipped"}
     assert "nothing to load: there is neither" in stack.task_log(dag_id, run_id, task_id)
+
+
+def test_the_first_daily_run_finds_no_feedback_and_says_so(stack: Stack, airflow: Airflow) -> None:
+    dag_id = "drift_detection_retrain_pipeline"
+    run = wait_for(lambda: airflow.get(f"dags/{dag_id}/dagRuns?run_type=scheduled")["dag_runs"], dag_id, 120)
+    run_id = run[0]["dag_run_id"]
+    assert airflow.wait(dag_id, run_id) == "success"
+    assert set(airflow.states(dag_id, run_id).values()) == {"skipped"}
+    assert "there is no new feedback" in stack.task_log(dag_id, run_id, "process_streaming_data")
 
 
 def test_containers_are_locked_down(containers: dict[str, dict[str, Any]]) -> None:

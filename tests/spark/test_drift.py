@@ -166,7 +166,7 @@ def test_feedback_becomes_a_batch_and_the_files_go_to_the_archive(spark: SparkSe
         "accepted": len(lines),
         "rejected": {"bad_time": 1, "duplicate": 1},
     }
-    assert sorted(pq.read_table(f"{path}/quarantine")["reason"].to_pylist()) == ["bad_time", "duplicate"]
+    assert sorted(map(str, pq.read_table(f"{path}/quarantine")["reason"].to_pylist())) == ["bad_time", "duplicate"]
     assert not any(file.is_file() for file in Path(small.paths.streaming).rglob("*"))
     archive = Path(small.paths.streaming_archive) / "drift_20260309T000000"
     assert (archive / "current.csv").read_text() == HEADER + "".join(lines[:300])

@@ -1,0 +1,35 @@
+"""New feedback like the past: the branch without a retraining, on the real stack. The other branch: test_survival."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.compose.stack import deliver_feedback
+
+if TYPE_CHECKING:
+    from tests.compose.stack import Airflow, Stack
+
+DAG = "drift_detection_retrain_pipeline"
+
+
+def test_feedback_like_the_past_skips_the_retraining(stack: Stack, airflow: Airflow) -> None:
+    champion = (stack.folder / "models" / "artifacts" / "champion.json").read_text()
+    deliver_feedback(stack)
+    run_id = airflow.trigger(DAG)
+
+    assert airflow.wait(DAG, run_id) == "success"
+
+    states = airflow.states(DAG, run_id)
+    assert {states[task] for task in ("merge_streaming_data", "train_recommender", "export_recommendations")} == {
+        "skipped"
+    }
+    assert states["skip_retrain"] == "success"
+    decision = airflow.xcom(DAG, run_id, "check_retrain", "retrain_decision")
+    assert decision["retrain"] is False
+    data_drift = airflow.xcom(DAG, run_id, "detect_drift", "data_drift")
+    model_drift = airflow.xcom(DAG, run_id, "detect_drift", "model_drift")
+    assert decision["terms"] == data_drift["terms"] + model_drift["terms"]
+    assert decision["reason"] in stack.task_log(DAG, run_id, "skip_retrain")
+    assert (stack.folder / "reports" / decision["batch"] / "index.html").read_text().count("<svg") == 2
+    assert not list((stack.folder / "data" / "streaming").iterdir())
+    assert (stack.folder / "models" / "artifacts" / "champion.json").read_text() == champion
