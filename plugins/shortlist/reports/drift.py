@@ -35,7 +35,7 @@ _BEFORE, _AFTER, _ALARM, _GREY = "#94a3b8", "#3b82f6", "#ef4444", "#808080"
 _STYLE: Any = {"svg.fonttype": "none", "text.color": _GREY, "axes.labelcolor": _GREY, "font.size": 9}
 _DAYS = ("Mo", "Tu", "We", "Th", "Fr", "Sa", "Su")
 
-# A bar that goes beyond is cut, and its number says how far it goes.
+# What goes beyond is cut; a number says how far it goes.
 _WIDEST_SCORE = 4.0
 
 
@@ -85,25 +85,24 @@ def _terms_figure(decision: Mapping[str, Any], history: Sequence[Mapping[str, An
         left, right = figure.subplots(1, 2, width_ratios=[3, 2])
         terms = decision["terms"]
         for place, term in enumerate(terms):
-            colour = _ALARM if term["drifted"] else _AFTER
-            left.barh(place, min(term["score"], _WIDEST_SCORE), color=colour, height=0.6)
-            left.text(min(term["score"], _WIDEST_SCORE) + 0.05, place, f"{term['score']:.2f}", va="center", color=_GREY)
-            limit = min(term["limit"], _WIDEST_SCORE)
+            score, limit = min(term["score"], _WIDEST_SCORE), min(term["limit"], _WIDEST_SCORE)
+            left.barh(place, score, color=_ALARM if term["drifted"] else _AFTER, height=0.6)
             left.plot([limit, limit], [place - 0.4, place + 0.4], color=_GREY, linewidth=2)
+            left.text(max(score, limit) + 0.06, place, f"{term['score']:.2f}", va="center", color=_GREY)
         left.axvline(1, color=_ALARM, linestyle="--", linewidth=1)
         left.set_yticks(range(len(terms)), [TITLES[term["name"]] for term in terms])
         left.invert_yaxis()
         left.set_xlim(0, _WIDEST_SCORE + 0.5)
         left.set_xlabel("score; dashed: threshold, bar: what chance reaches")
-        for name, colour in (("data_drift", _AFTER), ("model_drift", _BEFORE)):
-            right.plot(
-                [past[name] for past in history], marker="o", markersize=3, color=colour, label=name[:5].strip("_")
-            )
-        retrained = [place for place, past in enumerate(history) if past["retrain"]]
-        right.plot(retrained, [history[place]["score"] for place in retrained], "o", color=_ALARM, label="retrain")
+        for name, colour, label in (("data_drift", _AFTER, "data"), ("model_drift", _BEFORE, "model")):
+            scores = [min(past[name], _WIDEST_SCORE) for past in history]
+            right.plot(range(1, len(history) + 1), scores, marker="o", markersize=3, color=colour, label=label)
+        retrained = [place for place, past in enumerate(history, start=1) if past["retrain"]]
+        scores = [min(history[place - 1]["score"], _WIDEST_SCORE) for place in retrained]
+        right.plot(retrained, scores, "o", color=_ALARM, label="retrain")
         right.axhline(1, color=_ALARM, linestyle="--", linewidth=1)
-        right.set_yscale("symlog", linthresh=1)
-        right.set_ylim(bottom=0)
+        right.set_ylim(0, _WIDEST_SCORE + 0.2)
+        right.xaxis.get_major_locator().set_params(integer=True)
         right.set_xlabel(f"the last {len(history)} runs")
         right.legend(frameon=False, fontsize=8)
         _soften(left, right)
