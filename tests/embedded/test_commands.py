@@ -48,7 +48,7 @@ def test_a_wrong_settings_file_ends_the_demo_with_one_paragraph(tmp_path: Path) 
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", [["psql"], ["rollback", "personal_recs"]], ids=lambda value: value[0])
+@pytest.mark.parametrize("command", [["psql"], ["rollback", "--view", "personal_recs"]], ids=lambda value: value[0])
 def test_commands_on_tables_say_that_there_are_none_yet(command: list[str], tmp_path: Path) -> None:
     done = run(sys.executable, "-m", "embedded", *command, home=tmp_path / "home")
     assert (done.returncode, done.stdout) == (1, "")
