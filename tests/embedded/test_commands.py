@@ -55,6 +55,21 @@ def test_commands_on_tables_say_that_there_are_none_yet(command: list[str], tmp_
     assert done.stderr == f"\nThere are no tables in {tmp_path}/home yet: run `make demo` first.\n"
 
 
+def test_a_roll_back_of_both_or_neither_asks_which(tmp_path: Path) -> None:
+    for words in ((), ("--view", "personal_recs", "--model", "ranker")):
+        done = run(sys.executable, "-m", "embedded", "rollback", *words, home=tmp_path / "home")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("\nroll back which? Either a table, VIEW=personal_recs, or a model, MODEL=")
+
+
+def test_without_models_the_list_says_so_and_nothing_goes_back(tmp_path: Path) -> None:
+    done = run("make", "--old-file=setup", "models", home=tmp_path, DATA_ROOT=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "there is no ranker yet" in done.stdout
+    done = run("make", "--old-file=setup", "rollback", "MODEL=ranker", home=tmp_path, DATA_ROOT=str(tmp_path))
+    assert f"no champion in {tmp_path}/models/rankers" in done.stderr
+
+
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A checkout without packages, as far as the set-up looks at it."""

@@ -88,7 +88,7 @@ def reliability(calibration: Calibration, negatives: int) -> bytes:
         axes.plot(predicted, observed, marker="o", color=_COLOURS["ranker"], label=MODELS["ranker"])
         axes.set_xscale("log")
         axes.set_yscale("log")
-        note = f"trained with at most {negatives} items not taken a user, so it promises too much"
+        note = f"trained with at most {negatives} items not taken a user: with more, it promises too much"
         _label(axes, f"probability promised\n({note})", "share taken")
         axes.legend()
     return drawn.getvalue()
