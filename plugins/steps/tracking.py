@@ -75,8 +75,11 @@ def log_training(*, settings: Settings, model: str, path: str) -> None:
         tracking.log_training(uri, _training(model, path))
     except TrackingError as error:
         logger.warning("%s is not logged: %s", path, redact(str(error)))
-    else:
-        logger.info("logged %s to MLflow at %s", path, redact(uri))
+        return
+    logger.info("logged %s to MLflow at %s", path, redact(uri))
+    champion = model_versions.champion(folder_of(settings.paths, model))
+    if champion and path.endswith(f"/{champion.version}"):  # evaluated again, and so logged anew
+        follow_champion(settings=settings, model=model)
 
 
 def promote(*, settings: Settings, model: str, version: str, reason: str) -> None:

@@ -192,6 +192,17 @@ def test_a_retry_replaces_what_an_earlier_attempt_logged(settings: Settings, cli
     assert client.get_model_version_by_alias("shortlist-recommender", "challenger").tags["version"] == SECOND
 
 
+def test_a_champion_that_is_evaluated_again_stays_champion(settings: Settings, client: MlflowClient) -> None:
+    path = recommender(settings)
+    log_training(settings=settings, model=RECOMMENDER, path=path)
+    promote(settings=settings, model=RECOMMENDER, version=FIRST, reason="first")
+    log_training(settings=settings, model=RECOMMENDER, path=path)
+
+    champion = client.get_model_version_by_alias("shortlist-recommender", "champion")
+    assert champion.tags["champion_reason"] == "first"
+    assert list(client.get_registered_model("shortlist-recommender").aliases) == ["champion"]
+
+
 def test_the_alias_follows_the_pointer_there_and_back(settings: Settings, client: MlflowClient) -> None:
     for version in (FIRST, SECOND):
         log_training(settings=settings, model=RANKER, path=ranker(settings, version))

@@ -31,6 +31,7 @@ CHAMPION: Final = "champion"
 VERSION_TAG: Final = "version"
 
 _PATIENCE_SECONDS: Final = 5
+_LONGEST_REASON: Final = 200
 
 # What a logged ranker needs to run where this project is not.
 _RANKER_PACKAGES: Final = ("mlflow-skinny", "catboost", "numpy", "pandas")
@@ -161,7 +162,7 @@ def _connected(uri: str, seconds: int) -> Iterator[MlflowClient]:
         try:
             yield MlflowClient()
         except (MlflowException, OSError) as error:
-            raise TrackingError(f"MLflow at {uri}: {_first_line(error)}") from None
+            raise TrackingError(f"MLflow at {uri}: {_in_short(error)}") from None
     finally:
         for name, value in before.items():
             if value is None:
@@ -170,8 +171,9 @@ def _connected(uri: str, seconds: int) -> Iterator[MlflowClient]:
                 os.environ[name] = value
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+def _in_short(error: Exception) -> str:
+    first = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {first if len(first) <= _LONGEST_REASON else first[:_LONGEST_REASON] + '…'}"
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
