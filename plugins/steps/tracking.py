@@ -140,8 +140,9 @@ def flat_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
         flat |= _by_model(part["models"], f".{segment}")
     for rival, interval in metrics.get("difference", {}).items():
         flat |= _interval(f"ndcg_10.difference/{rival}", interval)
-    if "gate" in metrics:
-        flat["gate.passed"] = float(metrics["gate"]["passed"])
+    if gate := metrics.get("gate"):
+        flat["gate.passed"] = float(gate["passed"])
+        flat |= _interval("ndcg_10.difference/champion", gate.get("difference", {}))
     return flat
 
 

@@ -37,6 +37,7 @@ METRICS = {
     "users": 7,
     "window": {"from": "2026-01-01", "to": "2026-01-08"},
     "models": {"als": {"ndcg@10": INTERVAL, "coverage@10": {"mean": 0.5}}},
+    "gate": {"passed": True, "reason": "passed: against the champion", "difference": INTERVAL},
     "segments": {"light": {"users": 4, "models": {"als": {"ndcg@10": INTERVAL}}}},
 }
 RANKER_METRICS = {
@@ -119,6 +120,10 @@ def test_a_training_is_logged_with_parameters_metrics_plots_and_where_it_comes_f
         "ndcg_10.light/als": 0.2,
         "ndcg_10.light/als.low": 0.1,
         "ndcg_10.light/als.high": 0.3,
+        "gate.passed": 1.0,
+        "ndcg_10.difference/champion": 0.2,
+        "ndcg_10.difference/champion.low": 0.1,
+        "ndcg_10.difference/champion.high": 0.3,
     }
     code = model_versions.read_manifest(path)["code"]
     assert {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")} == {
@@ -143,7 +148,9 @@ def test_stage_one_is_registered_with_its_signature_and_where_it_lies_not_with_i
 
     challenger = client.get_model_version_by_alias("shortlist-recommender", "challenger")
     assert challenger.tags == {"version": FIRST, "location": path}
-    assert challenger.description == "NDCG@10 0.2000 [0.1000, 0.3000] on 7 held-out users"
+    assert challenger.description == (
+        "NDCG@10 0.2000 [0.1000, 0.3000] on 7 held-out users; gate passed: against the champion"
+    )
     model = Path(str(challenger.source).removeprefix("file://"))
     assert [file.name for file in model.iterdir()] == ["MLmodel"]
     assert '"name": "user_id"' in (model / "MLmodel").read_text()
