@@ -55,5 +55,9 @@ class MessageError(ShortlistError):
     """A notification could not be delivered. Never holds the bot token."""
 
 
+class TrackingError(ShortlistError):
+    """MLflow cannot be reached, is silent or refuses. Nothing that is served depends on it."""
+
+
 class SetupError(ShortlistError):
     """The machine lacks something the embedded mode needs (Java, a port, disk, a Python version)."""

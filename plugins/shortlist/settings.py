@@ -317,6 +317,11 @@ class PathSettings:
         return f"{self.root}/models/drift"
 
     @property
+    def experiments(self) -> str:
+        """MLflow's local store, where no server is set."""
+        return f"{self.root}/models/mlflow"
+
+    @property
     def hand_over(self) -> str:
         """Files on their way into the database."""
         return f"{self.root}/postgres_data"

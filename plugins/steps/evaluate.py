@@ -6,9 +6,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from shortlist.columns import AS_OF, USER, USER_INDEX
-from shortlist.recommender import evaluation, features
+from shortlist.recommender import diagnostics, evaluation, features
 from shortlist.stores import files, model_versions
-from steps import champion
+from steps import champion, tracking
 from steps.stage_one import indexed_events, propose_at
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 def evaluate_recommender(spark: SparkSession, *, settings: Settings, version_path: str) -> dict[str, Any]:
     """Propose to the users of the test window from what lay before it, and compare with what they took.
 
-    Writes the labelled candidates and `metrics.json` into the version.
+    Writes the labelled candidates, `metrics.json` and plots into the version and logs it to MLflow.
 
     Args:
         spark: Session owned by the caller; never stopped here.
@@ -42,7 +42,7 @@ def evaluate_recommender(spark: SparkSession, *, settings: Settings, version_pat
     shown = max(settings.evaluation.k)
     listed = [f.col(rank) <= shown for rank in evaluation.BASELINES.values()]
     # Bounded by [candidates].train_users: it fits on the driver whatever the size of the data.
-    table = labelled.where(listed[0] | listed[1] | listed[2]).select(*evaluation.COLUMNS).toArrow()
+    table = labelled.where(listed[0] | listed[1] | listed[2]).select(*diagnostics.COLUMNS).toArrow()
     moments = model_versions.read_manifest(version_path)["as_of"]
     n_items = int(model_versions.load_items(version_path, model_versions.TRAIN).available.sum())
     result = {
@@ -51,6 +51,9 @@ def evaluate_recommender(spark: SparkSession, *, settings: Settings, version_pat
     }
     result["gate"] = champion.judge(spark, settings, version_path, table)
     files.write_json(f"{version_path}/{model_versions.METRICS}", result)
+    lists, _ = evaluation.model_lists(table, shown)
+    tracking.save_plots(version_path, tracking.list_plots(lists, table))
+    tracking.log_training(settings=settings, model=tracking.RECOMMENDER, path=version_path)
     ndcg = {name: round(model["ndcg@10"]["mean"], 4) for name, model in result["models"].items()}
     logger.info("stage one on %d held-out users, NDCG@10: %s", result["users"], ndcg)
     champion.refuse(result["gate"], version_path)

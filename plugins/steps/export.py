@@ -22,6 +22,7 @@ from shortlist.columns import (
 )
 from shortlist.recommender import features
 from shortlist.stores import files, model_versions
+from steps import tracking
 from steps.evaluate import labelled_candidates
 from steps.stage_one import indexed_events, propose_at
 
@@ -73,7 +74,8 @@ def export_recommendations(spark: SparkSession, *, settings: Settings, version_p
     if files.exists(settings.paths.futures):
         rows["future_scores"] = _score_futures(spark, settings, version_path)
     decision = files.read_json(f"{version_path}/{model_versions.METRICS}")["gate"]
-    model_versions.promote(settings.paths.model_versions, version_path.rsplit("/", 1)[-1], decision["reason"])
+    version = version_path.rsplit("/", 1)[-1]
+    tracking.promote(settings=settings, model=tracking.RECOMMENDER, version=version, reason=decision["reason"])
     logger.info("handed over: %s", ", ".join(f"{name} {count:,} rows" for name, count in rows.items()))
     return rows
 

@@ -25,7 +25,7 @@ from shortlist.settings import (
     Settings,
     SimilaritySettings,
 )
-from shortlist.stores import model_versions
+from shortlist.stores import files, model_versions
 from steps.evaluate import evaluate_recommender
 from steps.export import export_recommendations
 from steps.train import find_latest_model, train_recommender
@@ -216,6 +216,20 @@ def test_the_evaluation_compares_the_baselines_on_the_same_users(version: str) -
     }
     assert metrics["users"] == len(taken & {user for user, _ in seen_before(TEST_FROM)})
     assert metrics["models"]["als"]["hit_rate@5"]["mean"] > 0.3
+
+
+def test_the_evaluation_draws_its_plots_and_logs_a_run(version: str, settings: Settings) -> None:
+    assert files.names(f"{version}/plots") == ["popularity.png", "precision_recall.png"]
+    (experiment,) = [name for name in files.names(settings.paths.experiments) if name not in ("0", ".trash", "models")]
+    runs = [
+        name for name in files.names(f"{settings.paths.experiments}/{experiment}") if name not in ("meta.yaml", "tags")
+    ]
+    logged = [_folder(f"{settings.paths.experiments}/{experiment}/{run}") for run in runs]
+    (run,) = [run for run in logged if (run / "tags/version").read_text() == "version_20260501T000000"]
+    assert (run / "params/als.rank").read_text() == "4"
+    value = float((run / "metrics/hit_rate_5/als").read_text().split()[1])
+    assert value == files.read_json(f"{version}/metrics.json")["models"]["als"]["hit_rate@5"]["mean"]
+    assert len((run / "tags/code_sha256").read_text()) == 64
 
 
 def test_the_same_data_and_seed_give_identical_files(spark: SparkSession, settings: Settings, version: str) -> None:

@@ -146,5 +146,7 @@ def _without_gaps(features: NDArray[np.float32], names: tuple[str, ...]) -> NDAr
 
 def importance(model: CatBoost) -> dict[str, float]:
     """Share of each feature in the ranker's decisions, in percent, largest first."""
-    pairs = zip(model.feature_names_, model.get_feature_importance(), strict=True)
+    # What CatBoost takes by default asks for the training data where the loss is one of whole lists.
+    shares = model.get_feature_importance(type="PredictionValuesChange")
+    pairs = zip(model.feature_names_, shares, strict=True)
     return {name: round(float(value), 3) for name, value in sorted(pairs, key=lambda pair: -pair[1])}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from shortlist.code_version import code_version
 from shortlist.columns import AVAILABLE, CATEGORY, FACTORS, ITEM, ITEM_INDEX, SCORE, SIMILAR_INDEX
 from shortlist.errors import ModelVersionError
 from shortlist.recommender.candidates import ITEM_FEATURES, ItemState
@@ -27,6 +28,9 @@ CHAMPION = "champion.json"
 
 # The moments stage one is trained for: before the target window, before the test window, after everything.
 HISTORY, TRAIN, ALL = "history", "train", "all"
+
+# Two rankers a version: one has not seen the window it is evaluated on, the other has seen everything and is served.
+EVALUATED, SERVED = "evaluated", "served"
 
 _LIBRARIES = ("apache-airflow", "catboost", "numpy", "pandas", "pyarrow", "pyspark", "scipy")
 
@@ -127,7 +131,9 @@ def complete(folder: str, name: str, manifest: dict[str, Any]) -> str:
         except PackageNotFoundError:
             continue
     path = f"{folder}/_{name}"
-    files.write_json(f"{path}/{MANIFEST}", {"version": name, **manifest, "libraries": libraries})
+    files.write_json(
+        f"{path}/{MANIFEST}", {"version": name, **manifest, "code": code_version(), "libraries": libraries}
+    )
     files.replace(path, f"{folder}/{name}")
     return f"{folder}/{name}"
 
@@ -138,15 +144,16 @@ def find_latest(folder: str) -> str:
     Raises:
         ModelVersionError: If there is none.
     """
-    from pyarrow import fs
-
-    filesystem, path = files.resolve(folder)
-    found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    names = sorted(info.base_name for info in found if info.base_name.startswith("version_"))
-    complete_ = [name for name in names if files.exists(f"{folder}/{name}/{MANIFEST}")]
+    complete_ = find_all(folder)
     if not complete_:
         raise ModelVersionError(f"no complete model version in {folder}: run etl_train_test_pipeline first")
     return f"{folder}/{complete_[-1]}"
+
+
+def find_all(folder: str) -> list[str]:
+    """Return the names of all complete versions, oldest first."""
+    named = (name for name in files.names(folder) if name.startswith("version_"))
+    return [name for name in named if files.exists(f"{folder}/{name}/{MANIFEST}")]
 
 
 def read_manifest(path: str) -> dict[str, Any]:
