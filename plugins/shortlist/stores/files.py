@@ -50,9 +50,15 @@ def replace(new: str, location: str) -> None:
 
 def read_json(location: str) -> Any:  # noqa: ANN401 - JSON is anything
     """Read one JSON document."""
+    return json.loads(read_bytes(location))
+
+
+def read_bytes(location: str) -> bytes:
+    """Read a small file."""
     filesystem, path = resolve(location)
     with filesystem.open_input_stream(path) as stream:
-        return json.loads(stream.read())
+        content: bytes = stream.read()
+    return content
 
 
 def write_json(location: str, value: object) -> None:
