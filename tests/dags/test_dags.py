@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from steps import etl, evaluate, export, futures, hand_over, ranked_data, train
+from steps import etl, evaluate, export, futures, hand_over, ranked_data, train, tune
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 
@@ -42,6 +42,7 @@ EDGES = {
         ["train_ranker", "rank_candidates"],
         ["wait_for_candidates", "train_ranker"],
     ],
+    "tune": [],
 }
 SCHEDULES = {
     "etl_train_test_pipeline": None,
@@ -50,6 +51,7 @@ SCHEDULES = {
     "load_candidates_train": "10 21 * * 6",
     "load_candidates_inference": "10 21 * * 6",
     "load_candidates_ranked": "15 21 * * 6",
+    "tune": None,
 }
 TAGS = {
     "etl_train_test_pipeline": ["etl", "train"],
@@ -58,6 +60,7 @@ TAGS = {
     "load_candidates_train": ["load", "weekly"],
     "load_candidates_inference": ["load", "weekly"],
     "load_candidates_ranked": ["rank", "weekly"],
+    "tune": ["train", "tune"],
 }
 OUTLETS = {
     ("etl_train_test_pipeline", "spark_etl"): "shortlist://files/interactions",
@@ -70,14 +73,16 @@ OUTLETS = {
     ("load_candidates_train", "publish"): "shortlist://served/candidates_train",
     ("load_candidates_inference", "publish"): "shortlist://served/candidates_inference",
     ("load_candidates_ranked", "publish"): "shortlist://served/personal_recs",
+    ("tune", "tune_recommender"): "shortlist://settings/proposal",
 }
 SPARK_TASKS = {
     ("etl_train_test_pipeline", task_id)
     for task_id in ("spark_etl", "spark_train_recommender", "spark_test_recommender", "export_recommendations")
-}
-LAST_TASKS = {
-    (dag_id, "export_recommendations" if dag_id == "etl_train_test_pipeline" else "publish") for dag_id in EDGES
-}
+} | {("tune", "tune_recommender")}
+LAST_TASK = {"etl_train_test_pipeline": "export_recommendations", "tune": "tune_recommender"}
+LAST_TASKS = {(dag_id, LAST_TASK.get(dag_id, "publish")) for dag_id in EDGES}
+# A search may be given a whole night.
+EXECUTION_HOURS = {("tune", "tune_recommender"): 12}
 
 each_dag = pytest.mark.parametrize("dag_id", sorted(EDGES))
 
@@ -131,7 +136,7 @@ def test_every_task_is_retried_with_backoff_limited_in_time_and_reported(bag: An
     for name, task in tasks_of(bag).items():
         policy = {key: task[key] for key in ("retries", "retry_delay", "backoff", "max_retry_delay")}
         assert policy == {"retries": 2, "retry_delay": 60, "backoff": 2.0, "max_retry_delay": 900}, name
-        assert task["execution_timeout"] == 7200, name
+        assert task["execution_timeout"] == EXECUTION_HOURS.get(name, 2) * 3600, name
         assert task["on_failure"] == task["on_retry"] == ["TelegramNotifier"], name
 
 
@@ -174,6 +179,16 @@ def test_the_form_of_the_pipeline_asks_for_the_input(bag: Any) -> None:
     assert dag["tasks"]["spark_etl"]["arguments"]["input_path"] == "{{ params.input_path }}"
 
 
+def test_the_form_of_the_search_asks_for_its_budget_in_numbers(bag: Any) -> None:
+    dag = bag["dags"]["tune"]
+
+    assert dag["params"] == {"minutes": 30.0, "trials": 100}
+    assert dag["native"] is True
+    arguments = dag["tasks"]["tune_recommender"]["arguments"]
+    assert (arguments["minutes"], arguments["trials"]) == ("{{ params.minutes }}", "{{ params.trials }}")
+    assert arguments["settings_path"].endswith("config/pipeline.toml")
+
+
 def test_no_argument_stands_on_a_logical_date(bag: Any) -> None:
     # A run started from the UI or by REST may have none.
     for name, task in tasks_of(bag).items():
@@ -196,7 +211,7 @@ def test_airflow_takes_no_package_of_ours_for_a_plugin(bag: Any) -> None:
     assert bag["bare_modules"] == []
 
 
-@pytest.mark.parametrize("module", [etl, evaluate, export, futures, hand_over, ranked_data, train])
+@pytest.mark.parametrize("module", [etl, evaluate, export, futures, hand_over, ranked_data, train, tune])
 def test_no_step_has_a_parameter_that_airflow_would_fill(module: Any) -> None:
     from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 
