@@ -1,6 +1,6 @@
 # Every command of the project. Each one first makes or updates .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui stop psql validate rollback test check format bench lock clean compose-demo compose-psql credentials reload test-compose
+.PHONY: help setup demo ui stop psql validate tune rollback test check format bench lock clean compose-demo compose-psql credentials reload test-compose
 RUN := PYTHONPATH=plugins .venv/bin/python -m embedded
 ONCE := docker compose run --rm --no-deps --quiet-pull
 # Set on many machines; without compiled files every start would take seconds longer.
@@ -28,6 +28,9 @@ psql: setup ## Open a shell on the tables
 
 validate: setup ## Check a file against the settings without writing anything. FILE=path, CONFIG=file.toml
 	@$(RUN) validate "$(FILE)" $(if $(CONFIG),--config "$(CONFIG)")
+
+tune: setup ## Search better settings on the data of the last run; the next call goes on. MINUTES=30, TRIALS=100, CONFIG=file.toml
+	@$(RUN) tune $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(TRIALS),--trials "$(TRIALS)") $(if $(CONFIG),--config "$(CONFIG)")
 
 rollback: setup ## Serve the previous generation of a view again. VIEW=personal_recs
 	@$(RUN) rollback "$(VIEW)"
