@@ -41,9 +41,7 @@ def run_tune(minutes: float | None, trials: int | None, config: str | None) -> i
             result: dict[str, Any] = run.get_task_instance("tune_recommender").xcom_pull(task_ids="tune_recommender")
             return result
 
-    return dag_runs.run_command(
-        "tune", work, show, interrupted="The same command goes on with the trials that are not done."
-    )
+    return dag_runs.run_command("tune", work, show, interrupted="The next call goes on where this one stopped.")
 
 
 def show(console: Console, result: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from steps import etl, evaluate, export, futures, hand_over, ranked_data, train, tune
+from steps import etl, evaluate, export, futures, hand_over, ranked_data, train, tune, tuning_window
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 
@@ -211,7 +211,7 @@ def test_airflow_takes_no_package_of_ours_for_a_plugin(bag: Any) -> None:
     assert bag["bare_modules"] == []
 
 
-@pytest.mark.parametrize("module", [etl, evaluate, export, futures, hand_over, ranked_data, train, tune])
+@pytest.mark.parametrize("module", [etl, evaluate, export, futures, hand_over, ranked_data, train, tune, tuning_window])
 def test_no_step_has_a_parameter_that_airflow_would_fill(module: Any) -> None:
     from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from shortlist.errors import RankerError, TuningError
-from shortlist.recommender import tuning
+from shortlist.recommender import evaluation, tuning
 from shortlist.settings import PathSettings, RankerSettings, Settings, load_settings
-from steps import tune
+from steps import tune, tuning_window
 from steps.tune import tune_recommender
-from tests.small_shop import LATE_ITEM, LATE_USER, TARGET_FROM, write_shop
+from tests.small_shop import LATE_ITEM, LATE_USER, TARGET_FROM, TEST_FROM, events, write_shop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,9 +78,13 @@ def test_the_settings_in_use_are_tried_first_then_others(first: dict[str, Any], 
 
 
 def test_every_trial_asks_the_same_users(first: dict[str, Any]) -> None:
+    known = {(user, item) for user, item, when, _ in events() if when < TARGET_FROM}
+    took = {user for user, item, when, _ in events() if TARGET_FROM <= when < TEST_FROM and (user, item) not in known}
+    asked = evaluation.user_places(np.array(sorted(took & {user for user, _ in known}), object))
     ndcg = [json.loads(file.read_text()) for file in sorted((Path(first["study"]) / "ndcg").iterdir())]
 
-    assert [(len(trial["choosing"]), len(trial["confirming"])) for trial in ndcg] == [(9, 11)] * 3
+    expected = (((asked >= 0.5) & (asked < 0.8)).sum(), (asked >= 0.8).sum())
+    assert [(len(trial["choosing"]), len(trial["confirming"])) for trial in ndcg] == [expected] * 3
 
 
 def test_no_trial_learns_from_the_window_it_is_judged_on(first: dict[str, Any]) -> None:
@@ -103,7 +107,7 @@ def test_another_call_goes_on_with_the_study(
     def prepared_already(*_arguments: object) -> None:
         raise AssertionError("what all trials share was made again")
 
-    monkeypatch.setattr(tune, "_prepare", prepared_already)
+    monkeypatch.setattr(tuning_window, "train_at", prepared_already)
     again = tune_recommender(spark, settings=settings, settings_path=path_of(settings), minutes=30, trials=4)
 
     assert again["study"] == first["study"]
@@ -144,9 +148,11 @@ def worth(
         changed = replace(settings, paths=PathSettings(root=str(tmp_path / "root")))
         prepared = f"{first['study']}/prepared"
         monkeypatch.setattr(
-            tune, "_prepare", lambda _spark, _settings, _etl, folder: shutil.copytree(prepared, f"{folder}/prepared")
+            tuning_window,
+            "prepare",
+            lambda _spark, _settings, _etl, folder: shutil.copytree(prepared, f"{folder}/prepared"),
         )
-        monkeypatch.setattr(tune, "propose_in", lambda _window, _settings: None)
+        monkeypatch.setattr(tuning_window, "propose_in", lambda _window, _settings: None)
         monkeypatch.setattr(
             tuning,
             "judge",

@@ -173,6 +173,7 @@ def test_a_trial_whose_process_was_killed_is_tried_once_more(tmp_path: Path) -> 
     assert retried == [1, rank]
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.FAIL]
     assert study.trials[1].user_attrs == {"retry_of": 0}
+    assert studies.ended(study) == 0
 
 
 def test_every_trial_stands_in_a_table(tmp_path: Path) -> None:

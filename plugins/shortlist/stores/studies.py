@@ -81,10 +81,15 @@ def complete_trials(study: Study) -> list[FrozenTrial]:
 
 
 def failed_trials(study: Study) -> list[FrozenTrial]:
-    """Return the trials that ended without a value."""
+    """Return the trials that ended with an error. Those that were killed said nothing."""
     from optuna.trial import TrialState
 
-    return study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    return [t for t in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)) if _ERROR in t.user_attrs]
+
+
+def ended(study: Study) -> int:
+    """Return how many trials ended, in one way or the other."""
+    return len(complete_trials(study)) + len(failed_trials(study))
 
 
 def end_trial(folder: str, study: Study, trial: Trial, *, value: float | None, seconds: float, error: str = "") -> None:
@@ -173,9 +178,8 @@ def _table(study: Study) -> str:
         told = trial.user_attrs
         values = [trial.params.get(name) for name in names]
         value = trial.values[0] if trial.values else None
-        rows.writerow(
-            [trial.number, trial.state.name.lower(), value, told.get(_SECONDS), *values, told.get(_ERROR)],
-        )
+        state = "killed" if trial.state.name == "FAIL" and _ERROR not in told else trial.state.name.lower()
+        rows.writerow([trial.number, state, value, told.get(_SECONDS), *values, told.get(_ERROR)])
     return text.getvalue()
 
 
