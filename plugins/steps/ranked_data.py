@@ -225,7 +225,7 @@ def _held_out(table: pa.Table) -> NDArray[np.bool_]:
     windows = pc.unique(table[AS_OF])
     if len(windows) > 1:
         return np.asarray(pc.equal(table[AS_OF], pc.max(windows)))
-    return evaluation.user_places(table[USER].to_numpy()) < _HELD_OUT_USERS
+    return evaluation.user_places(table[USER]) < _HELD_OUT_USERS
 
 
 def _available_items(database: Database, table: pa.Table) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -80,7 +81,7 @@ def test_the_settings_in_use_are_tried_first_then_others(first: dict[str, Any], 
 def test_every_trial_asks_the_same_users(first: dict[str, Any]) -> None:
     known = {(user, item) for user, item, when, _ in events() if when < TARGET_FROM}
     took = {user for user, item, when, _ in events() if TARGET_FROM <= when < TEST_FROM and (user, item) not in known}
-    asked = evaluation.user_places(np.array(sorted(took & {user for user, _ in known}), object))
+    asked = evaluation.user_places(pa.chunked_array([sorted(took & {user for user, _ in known})]))
     ndcg = [json.loads(file.read_text()) for file in sorted((Path(first["study"]) / "ndcg").iterdir())]
 
     expected = (((asked >= 0.5) & (asked < 0.8)).sum(), (asked >= 0.8).sum())

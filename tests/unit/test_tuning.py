@@ -94,7 +94,7 @@ def candidates(taken: Callable[[float], int], users: int = 120) -> pa.Table:
     rows = users * 5
     ids = np.repeat([f"u{user:03}" for user in range(users)], 5).astype(object)
     age = np.tile(np.arange(1, 6), users)
-    wanted = np.array([taken(place) for place in evaluation.user_places(ids)])
+    wanted = np.array([taken(place) for place in evaluation.user_places(pa.chunked_array([ids]))])
     columns: dict[str, Any] = {name: np.zeros(rows, np.float32) for name in CANDIDATE_FEATURES}
     columns |= {
         "as_of": np.zeros(rows, "datetime64[us]"),

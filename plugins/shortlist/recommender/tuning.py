@@ -114,7 +114,7 @@ def judge(candidates: pa.Table, settings: Settings) -> Worth:
         RankerError: If the teaching users teach nothing.
         EmptyInteractionsError: If no other user took anything new.
     """
-    place = evaluation.user_places(candidates[USER].to_numpy())
+    place = evaluation.user_places(candidates[USER])
     model = ranking.fit(ranking.labelled(candidates.filter(place < _TEACHING)), settings.ranker)
 
     def ndcg(rows: NDArray[np.bool_]) -> NDArray[np.float64]:
