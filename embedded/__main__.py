@@ -33,6 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     validate = commands.add_parser("validate", help="check a file against the settings")
     validate.add_argument("file")
     validate.add_argument("--config", help="settings file instead of config/pipeline.toml")
+    tune = commands.add_parser("tune", help="search better settings on the data of the last run")
+    tune.add_argument("--minutes", type=float, help="budget instead of [tune].minutes")
+    tune.add_argument("--trials", type=int, help="at most, with those of earlier calls, instead of [tune].trials")
+    tune.add_argument("--config", help="settings file instead of config/pipeline.toml")
     commands.add_parser("models", help="list model versions and who is champion")
     rollback = commands.add_parser("rollback", help="go back to the previous generation of a view, or champion")
     rollback.add_argument("--view", default="")
@@ -58,6 +62,10 @@ def _run(options: argparse.Namespace) -> int:
         from embedded.validate import run_validate
 
         return run_validate(options.file, options.config)
+    if options.command == "tune":
+        from embedded.tune import run_tune
+
+        return run_tune(options.minutes, options.trials, options.config)
     if options.command == "rollback":
         return _roll_back(options.view, options.model)
     if options.command == "models":

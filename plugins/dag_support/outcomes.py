@@ -20,6 +20,7 @@ from shortlist.errors import (
     RejectedRowsError,
     SettingsError,
     ShortlistError,
+    TuningError,
 )
 from shortlist.redaction import redact, secrets
 
@@ -40,6 +41,7 @@ _FINAL = (
     RankerError,
     RejectedRowsError,
     SettingsError,
+    TuningError,
 )
 
 

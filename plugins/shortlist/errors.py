@@ -35,6 +35,10 @@ class RankerError(ShortlistError):
     """The ranker cannot be trained or applied: one class, ungrouped rows, wrong features."""
 
 
+class TuningError(ShortlistError):
+    """There is nothing to tune on, or the settings in use cannot be tried."""
+
+
 class AuditError(ShortlistError):
     """A loaded generation breaks a rule and was not published."""
 

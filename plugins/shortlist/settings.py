@@ -241,6 +241,16 @@ class DriftSettings:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class TuneSettings:
+    """The search for better settings: minutes a call, trials a study, about how many users of the target window."""
+
+    minutes: float = Field(default=30.0, gt=0, le=600)
+    trials: int = Field(default=100, ge=1)
+    users: int = Field(default=5_000, ge=1)
+    seed: int = 42
+
+
+@dataclass(frozen=True, config=_STRICT)
 class PathSettings:
     """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`."""
 
@@ -322,6 +332,11 @@ class PathSettings:
         return f"{self.root}/models/mlflow"
 
     @property
+    def tuning(self) -> str:
+        """Folder of the studies that search for better settings."""
+        return f"{self.root}/models/tuning"
+
+    @property
     def hand_over(self) -> str:
         """Files on their way into the database."""
         return f"{self.root}/postgres_data"
@@ -350,6 +365,7 @@ class Settings:
     publish: PublishSettings = field(default_factory=PublishSettings)
     streaming: StreamingSettings = field(default_factory=StreamingSettings)
     drift: DriftSettings = field(default_factory=DriftSettings)
+    tune: TuneSettings = field(default_factory=TuneSettings)
     paths: PathSettings = field(default_factory=PathSettings)
 
     @model_validator(mode="after")
@@ -362,16 +378,21 @@ class Settings:
         return self
 
 
+def settings_file() -> str:
+    """Return the path of the settings in use: `$SHORTLIST_CONFIG`, else `config/pipeline.toml`."""
+    return os.environ.get("SHORTLIST_CONFIG") or str(PROJECT_ROOT / "config" / "pipeline.toml")
+
+
 def load_settings(path: str | None = None) -> Settings:
     """Read and check the settings.
 
-    The file is `path`, else `$SHORTLIST_CONFIG`, else `config/pipeline.toml`. `$SHORTLIST_INPUT` replaces
-    `[input].path`; `$DATA_ROOT` replaces the root of all folders.
+    The file is `path`, else that of `settings_file`. `$SHORTLIST_INPUT` replaces `[input].path`; `$DATA_ROOT` replaces
+    the root of all folders.
 
     Raises:
         SettingsError: Naming the file and each key that is unknown or wrong.
     """
-    file = Path(path or os.environ.get("SHORTLIST_CONFIG") or PROJECT_ROOT / "config" / "pipeline.toml")
+    file = Path(path or settings_file())
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

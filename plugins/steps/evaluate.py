@@ -12,7 +12,7 @@ from steps import champion, tracking
 from steps.stage_one import indexed_events, propose_at
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from shortlist.settings import Settings
 
@@ -72,12 +72,20 @@ def labelled_candidates(spark: SparkSession, settings: Settings, version_path: s
     events = indexed_events(spark, settings, version_path).persist()
     try:
         taken = features.relevant_items(events, moments[moment], moments[until], settings.interactions).persist()
-        share = settings.candidates.train_users / max(1, taken.count())
-        users = spark.read.parquet(f"{version_path}/users").join(taken, on=USER_INDEX, how="inner")
-        sampled = users.where(f.pmod(f.xxhash64(USER), f.lit(1_000_000)) < share * 1_000_000)
-        proposed = propose_at(spark, settings, version_path, events, sampled, moment)
+        users = spark.read.parquet(f"{version_path}/users")
+        drawn = draw_users(users, taken, settings.candidates.train_users)
+        proposed = propose_at(spark, settings, version_path, events, drawn, moment)
         proposed.withColumn(AS_OF, f.lit(moments[moment]).cast("timestamp")).write.mode("overwrite").parquet(path)
         taken.unpersist()
     finally:
         events.unpersist()
     return path
+
+
+def draw_users(users: DataFrame, taken: DataFrame, at_most: int) -> DataFrame:
+    """Return about `at_most` of the users of a window, drawn by the hash of their id, with what they took."""
+    from pyspark.sql import functions as f
+
+    share = at_most / max(1, taken.count())
+    labelled = users.join(taken, on=USER_INDEX, how="inner")
+    return labelled.where(f.pmod(f.xxhash64(USER), f.lit(1_000_000)) < share * 1_000_000)

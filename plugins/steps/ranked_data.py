@@ -88,8 +88,8 @@ def train_ranker(*, settings: Settings, version: str, run_after: str) -> str:
     held_out = _held_out(table)
     logger.info("training the ranker on %d candidates", table.num_rows)
     models = {
-        model_versions.EVALUATED: ranking.fit(_labelled(table, ~held_out), settings.ranker),
-        model_versions.SERVED: ranking.fit(_labelled(table, held_out | True), settings.ranker),
+        model_versions.EVALUATED: ranking.fit(ranking.labelled(table.filter(~held_out)), settings.ranker),
+        model_versions.SERVED: ranking.fit(ranking.labelled(table), settings.ranker),
     }
     manifest = {
         "week": week_of(run_after),
@@ -120,7 +120,9 @@ def evaluate_ranker(*, settings: Settings, ranker_path: str) -> dict[str, Any]:
     table = _read_labelled(database, manifest["candidates_train"])
     table = table.filter(_held_out(table))
     scores = ranking.predict(
-        model_versions.load_ranker(ranker_path, model_versions.EVALUATED), _features(table), tuple(CANDIDATE_FEATURES)
+        model_versions.load_ranker(ranker_path, model_versions.EVALUATED),
+        ranking.features_of(table),
+        tuple(CANDIDATE_FEATURES),
     )
     result = evaluation.evaluate(table, _available_items(database, table), settings.evaluation, scores)
     lists, _ = evaluation.model_lists(table, max(10, *settings.evaluation.k), scores)
@@ -203,7 +205,7 @@ def rank_candidates(*, settings: Settings, ranker_path: str, run_key: str, run_a
 
     def ranked() -> Iterator[pa.RecordBatch]:
         for table in _whole_users(rows):
-            scores = ranking.predict(model, _features(table), tuple(CANDIDATE_FEATURES))
+            scores = ranking.predict(model, ranking.features_of(table), tuple(CANDIDATE_FEATURES))
             yield _best(database, table, scores, settings.publish.k)
 
     users = generations.write_batches(database, generation, ranked())
@@ -230,32 +232,7 @@ def _held_out(table: pa.Table) -> NDArray[np.bool_]:
     windows = pc.unique(table[AS_OF])
     if len(windows) > 1:
         return np.asarray(pc.equal(table[AS_OF], pc.max(windows)))
-    users, number = np.unique(table[USER].to_numpy(), return_inverse=True)
-    digests = (hashlib.sha256(str(user).encode()).digest() for user in users)
-    share = np.array([int.from_bytes(digest[:4], "big") / 2**32 for digest in digests])
-    chosen: NDArray[np.bool_] = (share < _HELD_OUT_USERS)[number]
-    return chosen
-
-
-def _labelled(table: pa.Table, rows: NDArray[np.bool_]) -> ranking.LabelledCandidates:
-    import numpy as np
-
-    kept = table.filter(rows)
-    window, user = kept[AS_OF].to_numpy().astype("int64", copy=False), kept[USER].to_numpy()
-    starts = np.ones(kept.num_rows, bool)
-    starts[1:] = (window[1:] != window[:-1]) | (user[1:] != user[:-1])
-    return ranking.LabelledCandidates(
-        group=np.cumsum(starts) - 1,
-        features=_features(kept),
-        target=kept[TARGET].to_numpy().astype(np.int64),
-        names=tuple(CANDIDATE_FEATURES),
-    )
-
-
-def _features(table: pa.Table) -> NDArray[np.float32]:
-    import numpy as np
-
-    return np.column_stack([table[name].to_numpy().astype(np.float32) for name in CANDIDATE_FEATURES])
+    return evaluation.user_places(table[USER]) < _HELD_OUT_USERS
 
 
 def _available_items(database: Database, table: pa.Table) -> int:

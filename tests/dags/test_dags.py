@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from steps import drift, etl, evaluate, export, futures, hand_over, ranked_data, streaming, train
+from steps import drift, etl, evaluate, export, futures, hand_over, ranked_data, streaming, train, tune, tuning_window
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 
@@ -57,6 +57,7 @@ EDGES = {
         ["train_ranker", "rank_candidates"],
         ["wait_for_candidates", "train_ranker"],
     ],
+    "tune": [],
 }
 SCHEDULES = {
     "drift_detection_retrain_pipeline": "@daily",
@@ -66,6 +67,7 @@ SCHEDULES = {
     "load_candidates_train": "10 21 * * 6",
     "load_candidates_inference": "10 21 * * 6",
     "load_candidates_ranked": "15 21 * * 6",
+    "tune": None,
 }
 TAGS = {
     "drift_detection_retrain_pipeline": ["drift", "train"],
@@ -75,6 +77,7 @@ TAGS = {
     "load_candidates_train": ["load", "weekly"],
     "load_candidates_inference": ["load", "weekly"],
     "load_candidates_ranked": ["rank", "weekly"],
+    "tune": ["train", "tune"],
 }
 OUTLETS = {
     ("drift_detection_retrain_pipeline", "merge_streaming_data"): "shortlist://files/interactions",
@@ -90,6 +93,7 @@ OUTLETS = {
     ("load_candidates_train", "publish"): "shortlist://served/candidates_train",
     ("load_candidates_inference", "publish"): "shortlist://served/candidates_inference",
     ("load_candidates_ranked", "publish"): "shortlist://served/personal_recs",
+    ("tune", "tune_recommender"): "shortlist://settings/proposal",
 }
 SPARK_TASKS = {
     ("etl_train_test_pipeline", task_id)
@@ -100,9 +104,15 @@ SPARK_TASKS = {
         "process_streaming_data", "detect_drift", "merge_streaming_data", "train_recommender", "test_recommender",
         "export_recommendations",
     )
-}  # fmt: skip
-EXPORTING = ("etl_train_test_pipeline", "drift_detection_retrain_pipeline")
-LAST_TASKS = {(dag_id, "export_recommendations" if dag_id in EXPORTING else "publish") for dag_id in EDGES}
+} | {("tune", "tune_recommender")}  # fmt: skip
+LAST_TASK = {
+    "etl_train_test_pipeline": "export_recommendations",
+    "drift_detection_retrain_pipeline": "export_recommendations",
+    "tune": "tune_recommender",
+}
+LAST_TASKS = {(dag_id, LAST_TASK.get(dag_id, "publish")) for dag_id in EDGES}
+# A search may be given a whole night.
+EXECUTION_HOURS = {("tune", "tune_recommender"): 12}
 
 each_dag = pytest.mark.parametrize("dag_id", sorted(EDGES))
 
@@ -156,7 +166,7 @@ def test_every_task_is_retried_with_backoff_limited_in_time_and_reported(bag: An
     for name, task in tasks_of(bag).items():
         policy = {key: task[key] for key in ("retries", "retry_delay", "backoff", "max_retry_delay")}
         assert policy == {"retries": 2, "retry_delay": 60, "backoff": 2.0, "max_retry_delay": 900}, name
-        assert task["execution_timeout"] == 7200, name
+        assert task["execution_timeout"] == EXECUTION_HOURS.get(name, 2) * 3600, name
         assert task["on_failure"] == task["on_retry"] == ["TelegramNotifier"], name
 
 
@@ -200,6 +210,16 @@ def test_the_form_of_the_pipeline_asks_for_the_input(bag: Any) -> None:
     assert dag["tasks"]["spark_etl"]["arguments"]["input_path"] == "{{ params.input_path }}"
 
 
+def test_the_form_of_the_search_asks_for_its_budget_in_numbers(bag: Any) -> None:
+    dag = bag["dags"]["tune"]
+
+    assert dag["params"] == {"minutes": 30.0, "trials": 100}
+    assert dag["native"] is True
+    arguments = dag["tasks"]["tune_recommender"]["arguments"]
+    assert (arguments["minutes"], arguments["trials"]) == ("{{ params.minutes }}", "{{ params.trials }}")
+    assert arguments["settings_path"].endswith("config/pipeline.toml")
+
+
 def test_no_argument_stands_on_a_logical_date(bag: Any) -> None:
     # A run started from the UI or by REST may have none.
     for name, task in tasks_of(bag).items():
@@ -222,7 +242,7 @@ def test_airflow_takes_no_package_of_ours_for_a_plugin(bag: Any) -> None:
     assert bag["bare_modules"] == []
 
 
-STEPS = [drift, etl, evaluate, export, futures, hand_over, ranked_data, streaming, train]
+STEPS = [drift, etl, evaluate, export, futures, hand_over, ranked_data, streaming, train, tune, tuning_window]
 
 
 @pytest.mark.parametrize("module", STEPS)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from embedded.demo import describe
+from embedded.dag_runs import describe
 from embedded.home import PROJECT
 from shortlist.errors import InputError, RejectedRowsError
 

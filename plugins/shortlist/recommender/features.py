@@ -98,7 +98,7 @@ def item_features(
         return f.count_if(age <= days)
 
     seen = events.groupBy(ITEM_INDEX).agg(
-        f.sum(f.pow(f.lit(2.0), -age / candidates.popular_half_life_days)).alias(SCORE),
+        _popularity(age, candidates).alias(SCORE),
         within(7).alias("item_count_7d"),
         within(30).alias("item_count_30d"),
         within(90).alias("item_count_90d"),
@@ -119,6 +119,15 @@ def item_features(
     )
 
 
+def popularity(interactions: DataFrame, as_of: str, candidates: CandidateSettings) -> DataFrame:
+    """Return (item_index, score float): the popularity that `item_features` gives to the items that were taken."""
+    from pyspark.sql import functions as f
+
+    events = interactions.where(f.col(TIME) < f.lit(as_of).cast("timestamp")).where(f.col(WEIGHT) > 0)
+    score = _popularity(_days_before(as_of), candidates)
+    return events.groupBy(ITEM_INDEX).agg(score.cast("float").alias(SCORE))
+
+
 def user_rows(
     interactions: DataFrame, users: DataFrame, user_factors: DataFrame, as_of: str, config: InteractionSettings
 ) -> DataFrame:
@@ -135,6 +144,11 @@ def user_rows(
     Returns:
         Columns of `USERS_DDL`, without `relevant` where `users` has none.
     """
+    return with_factors(described_users(interactions, users, as_of, config), user_factors)
+
+
+def described_users(interactions: DataFrame, users: DataFrame, as_of: str, config: InteractionSettings) -> DataFrame:
+    """Return what `user_rows` knows of users without any model, with their index. Arguments as there."""
     from pyspark.sql import functions as f
 
     age = _days_before(as_of)
@@ -150,10 +164,16 @@ def user_rows(
     return (
         users.join(histories(pairs(before, config)), on=USER_INDEX, how="inner")
         .join(counted, on=USER_INDEX, how="inner")
-        .join(user_factors, on=USER_INDEX, how="left")
         .withColumn("user_items", f.size("history"))
-        .select(USER, FACTORS, "history", *labelled, *(f.col(name).cast("float").alias(name) for name in USER_FEATURES))
+        .select(
+            USER_INDEX, USER, "history", *labelled, *(f.col(name).cast("float").alias(name) for name in USER_FEATURES)
+        )
     )
+
+
+def with_factors(described: DataFrame, user_factors: DataFrame) -> DataFrame:
+    """Add the factors of a model to described users; null where the model has not met the user."""
+    return described.join(user_factors.select(USER_INDEX, FACTORS), on=USER_INDEX, how="left").drop(USER_INDEX)
 
 
 def relevant_items(interactions: DataFrame, since: str, until: str | None, config: InteractionSettings) -> DataFrame:
@@ -169,6 +189,12 @@ def relevant_items(interactions: DataFrame, since: str, until: str | None, confi
         .groupBy(USER_INDEX)
         .agg(f.sort_array(f.collect_list(ITEM_INDEX)).alias("relevant"))
     )
+
+
+def _popularity(age: Column, candidates: CandidateSettings) -> Column:
+    from pyspark.sql import functions as f
+
+    return f.sum(f.pow(f.lit(2.0), -age / candidates.popular_half_life_days))
 
 
 def _days_before(as_of: str) -> Column:

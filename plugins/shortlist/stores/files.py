@@ -56,16 +56,17 @@ def names(folder: str) -> list[str]:
     return sorted(info.base_name for info in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True)))
 
 
+def read_json(location: str) -> Any:  # noqa: ANN401 - JSON is anything
+    """Read one JSON document."""
+    return json.loads(read_bytes(location))
+
+
 def read_bytes(location: str) -> bytes:
     """Read a small file."""
     filesystem, path = resolve(location)
     with filesystem.open_input_stream(path) as stream:
-        return bytes(stream.read())
-
-
-def read_json(location: str) -> Any:  # noqa: ANN401 - JSON is anything
-    """Read one JSON document."""
-    return json.loads(read_bytes(location))
+        content: bytes = stream.read()
+    return content
 
 
 def write_json(location: str, value: object) -> None:

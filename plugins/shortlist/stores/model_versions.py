@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from shortlist.code_version import code_version
 from shortlist.columns import AVAILABLE, CATEGORY, FACTORS, ITEM, ITEM_INDEX, SCORE, SIMILAR_INDEX
 from shortlist.errors import ModelVersionError
+from shortlist.recommender import als
 from shortlist.recommender.candidates import ITEM_FEATURES, ItemState
 from shortlist.stores import files
 
@@ -183,7 +184,6 @@ def load_items(path: str, moment: str) -> ItemState:
         ModelVersionError: If a part is missing, or factors are not finite.
     """
     import numpy as np
-    import pyarrow.compute as pc
     from scipy.sparse import csr_array
 
     items = _read(f"{path}/items", [ITEM, ITEM_INDEX, CATEGORY]).sort_by(ITEM_INDEX)
@@ -191,13 +191,9 @@ def load_items(path: str, moment: str) -> ItemState:
     learned = _read(f"{path}/{moment}/item_factors", [ITEM_INDEX, FACTORS])
     if learned.num_rows == 0:
         raise ModelVersionError(f"{path}/{moment}/item_factors is empty: train again")
-    vectors = np.concatenate([np.asarray(pc.list_flatten(chunk)) for chunk in learned[FACTORS].chunks]).reshape(
-        learned.num_rows, -1
-    )
-    if not np.isfinite(vectors).all():
+    factors = als.as_matrix(learned, n_items)
+    if not np.isfinite(factors).all():
         raise ModelVersionError(f"{path}/{moment}/item_factors holds NaN or Inf: train again with more regularization")
-    factors = np.zeros((n_items, vectors.shape[1]), np.float32)
-    factors[learned[ITEM_INDEX].to_numpy()] = vectors
 
     near = _read(f"{path}/{moment}/similar", [ITEM_INDEX, SIMILAR_INDEX, SCORE])
     cells = (near[ITEM_INDEX].to_numpy(), near[SIMILAR_INDEX].to_numpy())

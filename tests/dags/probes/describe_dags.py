@@ -17,7 +17,9 @@ plugins = Path(os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"])
 
 integrate_macros_plugins()  # loads the plugins
 bag = DagBag()
-heavy_after_parse = sorted({"pyspark", "pandas", "catboost", "pyarrow", "psycopg2", "requests"} & sys.modules.keys())
+heavy_after_parse = sorted(
+    {"pyspark", "pandas", "catboost", "optuna", "pyarrow", "psycopg2", "requests"} & sys.modules.keys()
+)
 
 
 def callbacks(owner: Any, kind: str) -> list[str]:
@@ -43,6 +45,7 @@ def describe(dag: DAG) -> dict[str, Any]:
         "dagrun_timeout": seconds(dag.dagrun_timeout),
         "on_failure": callbacks(dag, "failure"),
         "params": dict(dag.params),
+        "native": dag.render_template_as_native_obj,
         "edges": sorted([task.task_id, below] for task in dag.tasks for below in task.downstream_task_ids),
         "serialized": json.dumps(DagSerialization.serialize_dag(dag), default=str),
         "tasks": {task.task_id: describe_task(task) for task in dag.tasks},
