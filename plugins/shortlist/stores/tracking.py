@@ -37,6 +37,7 @@ _LONGEST_REASON: Final = 200
 _RANKER_PACKAGES: Final = ("mlflow-skinny", "catboost", "numpy", "pandas")
 _RANKER_CODE: Final = (
     "__init__.py",
+    "columns.py",
     "errors.py",
     "recommender/__init__.py",
     "recommender/ranking.py",
