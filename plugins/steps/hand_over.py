@@ -88,11 +88,11 @@ def publish_generation(*, settings: Settings, generation_id: int) -> dict[str, A
     """Let readers see an audited generation; see `generations.publish`. The ranker of it becomes the champion."""
     database = database_from_env()
     result = generations.publish(database, generation_id, keep=settings.publish.keep_generations)
-    generation = generations.get(database, generation_id)
-    ranked_by = (generation.model_version or "").rpartition("+")[2]
-    if generation.spec == PERSONAL_RECS and generation.status == "published" and "evaluation" in generation.metrics:
-        reason = generation.metrics["evaluation"]["gate"]["reason"]
-        tracking.promote(settings=settings, model=tracking.RANKER, version=ranked_by, reason=reason)
+    served = generations.served(database, PERSONAL_RECS)
+    if served and served.generation_id == generation_id and "evaluation" in served.metrics:
+        ranker = (served.model_version or "").rpartition("+")[2]
+        reason = served.metrics["evaluation"]["gate"]["reason"]
+        tracking.promote(settings=settings, model=tracking.RANKER, version=ranker, reason=reason)
     return result
 
 
