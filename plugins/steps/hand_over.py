@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from shortlist.errors import NothingToDoError, PublishError
 from shortlist.stores import generations, hand_over_files, model_versions
 from shortlist.stores.database import database_from_env, ensure_schema
-from shortlist.stores.datasets import DATASETS
+from shortlist.stores.datasets import DATASETS, PERSONAL_RECS
 from shortlist.weeks import SCHEDULED, week_of
+from steps import tracking
 
 if TYPE_CHECKING:
     from shortlist.settings import Settings
@@ -84,8 +85,15 @@ def audit_generation(*, settings: Settings, generation_id: int) -> dict[str, Any
 
 
 def publish_generation(*, settings: Settings, generation_id: int) -> dict[str, Any]:
-    """Let readers see an audited generation; see `generations.publish`."""
-    return generations.publish(database_from_env(), generation_id, keep=settings.publish.keep_generations)
+    """Let readers see an audited generation; see `generations.publish`. The ranker of it becomes the champion."""
+    database = database_from_env()
+    result = generations.publish(database, generation_id, keep=settings.publish.keep_generations)
+    served = generations.served(database, PERSONAL_RECS)
+    if served and served.generation_id == generation_id and "evaluation" in served.metrics:
+        ranker = (served.model_version or "").rpartition("+")[2]
+        reason = served.metrics["evaluation"]["gate"]["reason"]
+        tracking.promote(settings=settings, model=tracking.RANKER, version=ranker, reason=reason)
+    return result
 
 
 def roll_back(*, view: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,11 @@ import numpy as np
 
 from shortlist.settings import EvaluationSettings, RankerSettings
 from shortlist.stores import files, model_versions
-from steps.ranked_data import check_gate, evaluate_ranker, train_ranker
+from steps.ranked_data import check_gate, evaluate_ranker, rank_candidates, train_ranker
 from tests.database.conftest import WEEK_1
 
 if TYPE_CHECKING:
+    from shortlist.settings import Settings
     from tests.database.conftest import Shop
 
 VERSION = "version_20261107T210500"
@@ -31,9 +33,13 @@ def candidates(columns: str = "") -> str:
     return "\n".join(rows)
 
 
+def settings_of(shop: Shop, ranker: RankerSettings) -> Settings:
+    return replace(shop.settings, ranker=ranker, evaluation=EvaluationSettings(k=(5, 10), bootstrap_samples=100))
+
+
 def evaluated(shop: Shop, table: str, ranker: RankerSettings) -> str:
     shop.publish("candidates_train", table)
-    settings = replace(shop.settings, ranker=ranker, evaluation=EvaluationSettings(k=(5, 10), bootstrap_samples=100))
+    settings = settings_of(shop, ranker)
     path = train_ranker(settings=settings, version=VERSION, run_after=WEEK_1)
     evaluate_ranker(settings=settings, ranker_path=path)
     assert check_gate(settings=settings, ranker_path=path)["passed"]
@@ -58,3 +64,24 @@ def test_a_ranking_loss_promises_no_probability_and_unknown_counts_are_not_drawn
     path = evaluated(shop, candidates(), RankerSettings(iterations=20, loss="QuerySoftMax"))
 
     assert files.names(f"{path}/plots") == ["importance.png", "precision_recall.png"]
+
+
+def test_the_ranker_whose_lists_are_published_becomes_the_champion(shop: Shop) -> None:
+    path = evaluated(shop, candidates("item_count"), RankerSettings(iterations=20))
+    inference = re.sub(r"(?m)^(\w+,\w+),\w+,", r"\1,als,", candidates("item_count")).replace(
+        "item_id,als", "item_id,source"
+    )
+    shop.publish("candidates_inference", inference)
+    settings = settings_of(shop, RankerSettings())
+    generation = rank_candidates(settings=settings, ranker_path=path, run_key="run", run_after=WEEK_1)
+    shop.audit(generation)
+    assert model_versions.champion(settings.paths.rankers) is None
+
+    for _ in range(2):
+        shop.flip(generation)
+
+    champion = model_versions.champion(settings.paths.rankers)
+    assert champion is not None
+    assert (champion.version, champion.previous) == (VERSION, ())
+    assert champion.reason == files.read_json(f"{path}/metrics.json")["gate"]["reason"]
+    assert (shop.folder / "models/mlflow/models/shortlist-ranker/aliases/champion").read_text() == "1"
