@@ -126,9 +126,8 @@ def _completed(lists: pa.Table, challenger: pa.Table) -> pa.Table:
     known = challenger.select([*evaluation.COLUMNS]).to_pandas()
     own = lists.to_pandas()
     of_user = known.drop_duplicates(USER).set_index(USER)
-    popular = known.assign(als_rank=float("nan"))
-    both = pd.concat([own, popular], ignore_index=True).drop_duplicates([USER, ITEM], keep="first")
-    ranks = popular.set_index([USER, ITEM])["popular_rank"]
+    both = pd.concat([own, known[[USER, ITEM, TARGET]]], ignore_index=True).drop_duplicates([USER, ITEM], keep="first")
+    ranks = known.set_index([USER, ITEM])["popular_rank"]
     pairs = pd.MultiIndex.from_frame(both[[USER, ITEM]])
     both["popular_rank"] = ranks.reindex(pairs).to_numpy()
     both["last_rank"] = float("nan")
