@@ -1,6 +1,6 @@
 # Every command of the project. Each one first makes or updates .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui stop psql validate tune models rollback test check format bench lock clean compose-demo compose-psql compose-models compose-rollback credentials reload test-compose
+.PHONY: help setup demo ui stop psql validate drift tune models rollback test check format bench lock clean compose-demo compose-psql compose-models compose-rollback credentials reload test-compose
 RUN := PYTHONPATH=plugins .venv/bin/python -m embedded
 ONCE := docker compose run --rm --no-deps --quiet-pull
 BACK = $(if $(VIEW),--view "$(VIEW)") $(if $(MODEL),--model "$(MODEL)")
@@ -29,6 +29,9 @@ psql: setup ## Open a shell on the tables
 
 validate: setup ## Check a file against the settings without writing anything. FILE=path, CONFIG=file.toml
 	@$(RUN) validate "$(FILE)" $(if $(CONFIG),--config "$(CONFIG)")
+
+drift: setup ## Take in the files of data/streaming/, compare them with the model's data, retrain if needed. CONFIG=file.toml
+	@$(RUN) drift $(if $(CONFIG),--config "$(CONFIG)")
 
 tune: setup ## Search better settings on the data of the last run; the next call goes on. MINUTES=30, TRIALS=100, CONFIG=file.toml
 	@$(RUN) tune $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(TRIALS),--trials "$(TRIALS)") $(if $(CONFIG),--config "$(CONFIG)")

@@ -33,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     validate = commands.add_parser("validate", help="check a file against the settings")
     validate.add_argument("file")
     validate.add_argument("--config", help="settings file instead of config/pipeline.toml")
+    drift = commands.add_parser("drift", help="take new feedback in, retrain if it differs too much")
+    drift.add_argument("--config", help="settings file instead of config/pipeline.toml")
     tune = commands.add_parser("tune", help="search better settings on the data of the last run")
     tune.add_argument("--minutes", type=float, help="budget instead of [tune].minutes")
     tune.add_argument("--trials", type=int, help="at most, with those of earlier calls, instead of [tune].trials")
@@ -62,6 +64,10 @@ def _run(options: argparse.Namespace) -> int:
         from embedded.validate import run_validate
 
         return run_validate(options.file, options.config)
+    if options.command == "drift":
+        from embedded.drift import run_drift
+
+        return run_drift(options.config)
     if options.command == "tune":
         from embedded.tune import run_tune
 

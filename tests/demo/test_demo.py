@@ -24,8 +24,9 @@ from embedded.postgres import EmbeddedPostgres
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Quality is not the question here, so the models are small and the gate lets everything pass.
+# Quality is not the question here, so the models are small, and neither the gate nor a drift stops anything.
 SMALLER = {"rank": "8", "iterations": "10", "bootstrap_samples": "100", "tolerance": "1.0"}
+SMALLER |= dict.fromkeys(("kl", "mean", "median", "new_users", "new_items"), "9.0")
 TABLES = ("default_recs", "online_recs", "candidates_train", "candidates_inference", "personal_recs")
 
 
@@ -227,6 +228,30 @@ def test_an_interrupt_stops_everything_and_leaves_what_is_served(demo: Demo, scr
     assert rest.splitlines()[-1] == "Interrupted. What was served before is still served."
     assert demo.processes() == []
     assert demo.contents() == before
+
+
+def test_feedback_is_taken_in_and_the_decision_shown(demo: Demo, screen: str) -> None:
+    code, told = demo.finish("drift")
+    assert code == 0, told
+    assert told.splitlines()[-1] == "There is no new feedback in data/streaming: nothing was done."
+
+    rows = pq.read_table(demo.data).to_pandas().dropna(subset="CustomerID")
+    feedback = rows[(rows.Quantity > 0) & (rows.CustomerID % 3 == 0)]
+    lines = feedback.apply(
+        lambda row: f"{row.InvoiceDate:%Y-%m-%d %H:%M:%S},{row.CustomerID:.0f},{row.StockCode},{row.Quantity}", axis=1
+    )
+    streaming = demo.root / "data" / "streaming"
+    streaming.mkdir()
+    (streaming / "current.csv").write_text("\n".join(["DATE,CUST_ID,MOVIE_ID,RATING", *lines]) + "\n")
+    code, told = demo.finish("drift")
+    assert code == 0, told
+    assert "The model stays: no term is over the threshold of 1" in told
+    assert "skip_retrain" in told
+    assert "merge_streaming_data" not in told
+    report = Path(told.splitlines()[-1].removeprefix("Report: "))
+    assert "<svg" in report.read_text()
+    assert not list(streaming.iterdir())
+    assert demo.processes() == []
 
 
 def test_an_interrupted_search_for_settings_goes_on_with_the_next_call(demo: Demo, screen: str) -> None:
