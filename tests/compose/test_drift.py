@@ -1,9 +1,8 @@
-"""The branch without a retraining, on the real stack, with thresholds that nothing reaches. The other: test_survival."""
+"""On the real stack: the branch without a retraining, by thresholds that nothing reaches. The other: test_survival."""
 
 from __future__ import annotations
 
 import re
-
 from typing import TYPE_CHECKING
 
 import pytest
