@@ -23,9 +23,6 @@ logger = logging.getLogger(__name__)
 # What a batch is compared by, in the folder of the batch.
 _COMPARISON = "drift.json"
 
-# Of the reference, as many rows get a prediction as of a batch: those of its test part.
-_ONE_IN = 5
-
 _SHOWN_RUNS = 60
 
 
@@ -165,8 +162,7 @@ def _make_reference(spark: SparkSession, settings: Settings, version_path: str) 
     items = spark.read.parquet(place)
     data = profiles.describe_data(train, items, settings.interactions).persist()
     tested = profiles.describe_data(spark.read.parquet(paths.test), items, settings.interactions)
-    drawn = f.pmod(f.xxhash64(USER, ITEM, profiles.BLOCK), f.lit(_ONE_IN)) == 0
-    model = _with_predictions(spark, version_path, tested, drawn).persist()
+    model = _with_predictions(spark, version_path, tested, f.lit(True)).persist()
     try:
         edges = profiles.Edges(
             weights=profiles.choose_edges(data, drift.WEIGHTS),

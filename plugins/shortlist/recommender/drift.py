@@ -146,7 +146,12 @@ def compare(new: Profile, reference: Reference, config: DriftSettings, limits: M
     """
     told = {
         name: {part: float(value[0]) for part, value in parts.items()}
-        for name, parts in _measure({name: counts[None] for name, counts in new.histograms.items()}, reference, config)
+        for name, parts in _measure(
+            {name: counts[None] for name, counts in new.histograms.items()},
+            {name: counts[None] for name, counts in reference.totals.items()},
+            reference.values,
+            config,
+        )
         if name != WEEKDAYS or new.days >= DAYS_A_WEEK
     }
 
@@ -162,8 +167,9 @@ def chance_limits(
     """Return what each term's score reaches by chance in data without drift of the same size.
 
     As many user-days as the new data has are drawn from the reference with replacement (the block bootstrap, Künsch
-    1989), and where these have more rows, rows are left out at random. A common factor widens the 99 % quantiles of the
-    single terms until no more than `config.false_alarms` of the draws exceed any of them.
+    1989), and where these have more rows, rows are left out at random; they are compared with as many drawn user-days
+    as the whole reference has, since that is a sample, too. A common factor widens the 99 % quantiles of the single
+    terms until no more than `config.false_alarms` of the draws exceed any of them.
 
     Args:
         reference: Drawn from.
@@ -174,15 +180,14 @@ def chance_limits(
     import numpy as np
 
     generator = np.random.default_rng(config.seed)
-    sampled = Reference(
-        totals={name: _rows(counts.sum(axis=0)) for name, counts in reference.blocks.items()},
-        blocks=reference.blocks,
-        values=reference.values,
-    )
     scores: dict[str, list[NDArray[np.float64]]] = {}
     for _ in range(0, _DRAWS, _DRAWS_AT_ONCE):
-        drawn = _draw(sampled, generator, rows, max(1, blocks))
-        for name, parts in _measure(drawn, sampled, config):
+        new = _draw(reference, generator, dict.fromkeys((*DATA, *MODEL), max(1, blocks)))
+        old = _draw(reference, generator, {name: _all_blocks(reference, name) for name in (*DATA, *MODEL)})
+        for name, counts in new.items():
+            kept = np.minimum(rows.get(name, 0.0) / np.maximum(counts.sum(axis=1, keepdims=True), 1), 1)
+            new[name] = generator.binomial(counts.astype(np.int64), kept).astype(np.float64)
+        for name, parts in _measure(new, old, reference.values, config):
             scores.setdefault(name, []).append(parts["score"])
     together = {name: np.concatenate(parts) for name, parts in scores.items()}
     single = {name: max(float(np.quantile(values, 0.99)), 1e-9) for name, values in together.items()}
@@ -199,7 +204,7 @@ def divergence(counts: NDArray[np.float64], reference: NDArray[np.float64]) -> N
 
     Args:
         counts: float (…, bins).
-        reference: float (bins,).
+        reference: float (bins,) or (…, bins).
 
     Example:
         >>> import numpy as np
@@ -210,8 +215,8 @@ def divergence(counts: NDArray[np.float64], reference: NDArray[np.float64]) -> N
     """
     import numpy as np
 
-    added = len(reference) / 2
-    q = (reference + 0.5) / (reference.sum() + added)
+    added = reference.shape[-1] / 2
+    q = (reference + 0.5) / (reference.sum(axis=-1, keepdims=True) + added)
     p = (counts + added * q) / (counts.sum(axis=-1, keepdims=True) + added)
     values: NDArray[np.float64] = (p * np.log(p / q)).sum(axis=-1)
     return np.maximum(values, 0.0)
@@ -238,28 +243,30 @@ def centre(counts: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[ND
 
 
 def _measure(
-    counts: Mapping[str, NDArray[np.float64]], reference: Reference, config: DriftSettings
+    new_counts: Mapping[str, NDArray[np.float64]],
+    old_counts: Mapping[str, NDArray[np.float64]],
+    values: Mapping[str, NDArray[np.float64]],
+    config: DriftSettings,
 ) -> Iterator[tuple[str, dict[str, NDArray[np.float64]]]]:
     """Yield each term that has rows, with its score and what that is made of, each (draws,)."""
     import numpy as np
 
     shares = {NEW_USERS: config.new_users, NEW_ITEMS: config.new_items}
     for name in (*DATA, *MODEL):
-        new, old = counts[name], reference.totals[name]
+        new, old = new_counts[name], old_counts[name]
         if not new.sum() or not old.sum():
             continue
         if name in shares:
             share = new[:, NEW] / np.maximum(new.sum(axis=1), 1)
-            usual = old[NEW] / old.sum()
-            excess = np.maximum(share - usual, 0)
-            yield name, {"score": excess / shares[name], "share": share, "usual_share": np.full(len(new), usual)}
+            usual = old[:, NEW] / np.maximum(old.sum(axis=1), 1)
+            yield name, {"score": np.maximum(share - usual, 0) / shares[name], "share": share, "usual_share": usual}
             continue
         kl = divergence(new, old)
-        if name not in reference.values:
+        if name not in values:
             yield name, {"score": kl / config.kl, "kl": kl}
             continue
-        mean, median = centre(new, reference.values[name])
-        old_mean, old_median = centre(old, reference.values[name])
+        mean, median = centre(new, values[name])
+        old_mean, old_median = centre(old, values[name])
         parts = {"kl": kl, "mean_shift": mean - old_mean, "median_shift": median - old_median}
         score = (
             config.kl_part * kl / config.kl
@@ -269,24 +276,24 @@ def _measure(
         yield name, {"score": score, **parts}
 
 
+def _all_blocks(reference: Reference, name: str) -> int:
+    """The number of user-days of the whole reference, of which `blocks` may be a sample."""
+    sampled = reference.blocks[name]
+    rows_a_block = max(float(sampled.sum()), 1.0) / sampled.shape[0]
+    return max(1, round(float(reference.totals[name].sum()) / rows_a_block))
+
+
 def _draw(
-    reference: Reference, generator: np.random.Generator, rows: Mapping[str, float], blocks: int
+    reference: Reference, generator: np.random.Generator, blocks: Mapping[str, int]
 ) -> dict[str, NDArray[np.float64]]:
+    """Draw user-days with replacement and count their rows, (draws, bins) for each name."""
     import numpy as np
 
     drawn = {}
     for group in (DATA, MODEL):
-        n = next(iter({reference.blocks[name].shape[0] for name in group}))
-        times = generator.multinomial(blocks, np.full(n, 1 / n), _DRAWS_AT_ONCE).astype(np.float64)
+        n = reference.blocks[group[0]].shape[0]
+        n_drawn = max(blocks[name] for name in group)
+        times = generator.multinomial(n_drawn, np.full(n, 1 / n), _DRAWS_AT_ONCE).astype(np.float64)
         for name in group:
-            counts = np.rint(times @ reference.blocks[name])
-            kept = np.minimum(rows.get(name, 0.0) / np.maximum(counts.sum(axis=1, keepdims=True), 1), 1)
-            drawn[name] = generator.binomial(counts.astype(np.int64), kept).astype(np.float64)
+            drawn[name] = np.rint(times @ reference.blocks[name])
     return drawn
-
-
-def _rows(total: Any) -> NDArray[np.float64]:  # noqa: ANN401 - scipy has no types
-    import numpy as np
-
-    flat: NDArray[np.float64] = np.asarray(total, np.float64).reshape(-1)
-    return flat
