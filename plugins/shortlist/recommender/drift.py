@@ -279,8 +279,9 @@ def _measure(
 def _all_blocks(reference: Reference, name: str) -> int:
     """The number of user-days of the whole reference, of which `blocks` may be a sample."""
     sampled = reference.blocks[name]
-    rows_a_block = max(float(sampled.sum()), 1.0) / sampled.shape[0]
-    return max(1, round(float(reference.totals[name].sum()) / rows_a_block))
+    n_sampled: int = sampled.shape[0]
+    share = float(reference.totals[name].sum()) / max(float(sampled.sum()), 1.0)
+    return max(1, round(n_sampled * share))
 
 
 def _draw(
