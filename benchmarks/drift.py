@@ -6,6 +6,7 @@ a false alarm. Then ten kinds of shift are planted, at the size that `SHIFTS` st
 
     python -m benchmarks.drift calibrate
     python -m benchmarks.drift shifts
+    python -m benchmarks.drift speed
     python -m benchmarks.drift evidently    # by a Python that has evidently, numpy, pandas<3, pyarrow, scipy, pydantic
 """
 
@@ -23,7 +24,7 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from shortlist.recommender import als, drift, profiles
-from shortlist.settings import AlsSettings, DriftSettings
+from shortlist.settings import AlsSettings, DriftSettings, InteractionSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks" / "results"
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 SETTINGS = DriftSettings()
+
+# Of the bundled year, one day apart, for the measurement of speed.
+_COPIES = 20
 
 
 @dataclass(frozen=True)
@@ -339,16 +343,68 @@ def evidently(world: World, repetitions: int) -> dict[str, Any]:
     return result
 
 
+def speed(repetitions: int) -> dict[str, Any]:
+    """Time the one pass that counts a data set, on rows that Spark holds in memory, on two cores."""
+    from pyspark.sql import SparkSession
+    from pyspark.sql import functions as f
+
+    spark = (
+        SparkSession.builder.master("local[2]")
+        .config("spark.driver.memory", "6g")
+        .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.ui.enabled", "false")
+        .getOrCreate()
+    )
+    shop = spark.read.parquet(str(PROJECT / "sample_data" / "online_retail.parquet")).where("CustomerID IS NOT NULL")
+    interactions = (
+        shop.crossJoin(spark.range(_COPIES))
+        .select(
+            f.col("CustomerID").cast("int").cast("string").alias("user_id"),
+            f.col("StockCode").alias("item_id"),
+            (f.col("InvoiceDate") + f.make_interval(days="id")).cast("timestamp").alias("time"),
+            f.col("Quantity").cast("float").alias("weight"),
+        )
+        .persist()
+    )
+    rows = interactions.count()
+    settings = InteractionSettings()
+    items = profiles.rank_items(interactions).persist()
+    items.count()
+    described = profiles.describe_data(interactions, items, settings)
+    edges = profiles.Edges(profiles.choose_edges(described, drift.WEIGHTS), np.empty(0))
+    seconds = []
+    for _ in range(repetitions + 1):
+        started = time.monotonic()
+        profiles.count(described, edges)
+        seconds.append(time.monotonic() - started)
+    spark.stop()
+    per_second = sorted(rows / taken for taken in seconds[1:])
+    result = {
+        "rows": rows,
+        "rows_per_second": {
+            "median": round(float(np.median(per_second))),
+            "low": round(per_second[0]),
+            "high": round(per_second[-1]),
+        },
+        "repetitions": repetitions,
+    }
+    print(result)
+    return result
+
+
 def main() -> None:
     """Measure and write `benchmarks/results/drift_<what>.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("calibrate", "shifts", "evidently"))
+    parser.add_argument("what", choices=("calibrate", "shifts", "evidently", "speed"))
     parser.add_argument("--repetitions", type=int)
     options = parser.parse_args()
-    world = World(read_shop())
-    measured = {"calibrate": calibrate, "shifts": shifts, "evidently": evidently}[options.what]
+    repetitions = options.repetitions or {"calibrate": 500, "shifts": 100, "evidently": 20, "speed": 5}[options.what]
     started = time.monotonic()
-    result = measured(world, options.repetitions or {"calibrate": 500, "shifts": 100, "evidently": 20}[options.what])
+    if options.what == "speed":
+        result = speed(repetitions)
+    else:
+        measured = {"calibrate": calibrate, "shifts": shifts, "evidently": evidently}[options.what]
+        result = measured(World(read_shop()), repetitions)
     result["seconds"] = round(time.monotonic() - started)
     (RESULTS / f"drift_{options.what}.json").write_text(json.dumps(result, indent=1) + "\n")
 
