@@ -4,10 +4,10 @@ The world is a year of the bundled shop without time: its user-days are dealt to
 future, and new data of any size is drawn from the future's user-days with replacement. What the decision says of it is
 a false alarm. Then ten kinds of shift are planted, at the size that `SHIFTS` states, and counted when they are caught.
 
-    python -m benchmarks.drift calibrate
-    python -m benchmarks.drift shifts
-    python -m benchmarks.drift speed
-    python -m benchmarks.drift evidently    # by a Python that has evidently, numpy, pandas<3, pyarrow, scipy, pydantic
+    PYTHONPATH=plugins python -m benchmarks.drift calibrate
+    PYTHONPATH=plugins python -m benchmarks.drift shifts
+    PYTHONPATH=plugins python -m benchmarks.drift speed
+    PYTHONPATH=plugins python -m benchmarks.drift evidently    # in an environment with evidently
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from shortlist.errors import ModelVersionError
 from shortlist.recommender import drift, profiles
 from shortlist.stores import drift_records, files, model_versions
 from steps import messages
+from steps.streaming import MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,7 +121,7 @@ def check_retrain(
     }
     drift_records.record(settings.paths.drift, batch, decision)
     history = drift_records.history(settings.paths.drift, _SHOWN_RUNS)
-    manifest = files.read_json(f"{batch_path}/batch.json")
+    manifest = files.read_json(f"{batch_path}/{MANIFEST}")
     files.write_bytes(page, report.render(decision, compared, manifest, history).encode())
     picture = report.picture(decision, history)
     files.write_bytes(f"{settings.paths.reports}/{batch}/decision.png", picture)

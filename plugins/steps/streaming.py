@@ -51,8 +51,7 @@ def process_streaming_data(spark: SparkSession, *, settings: Settings, batch: st
         EmptyInteractionsError: If no row is a valid interaction.
     """
     path = f"{settings.paths.batches}/{batch}"
-    for finished in batches(settings):
-        _take_away(settings, finished)
+    _take_away(settings, batches(settings))
     if files.exists(f"{path}/{MANIFEST}"):
         logger.info("%s was complete already", path)
         return path
@@ -68,7 +67,7 @@ def process_streaming_data(spark: SparkSession, *, settings: Settings, batch: st
     readers.check_unchanged(settings.paths.streaming, found, others_may_come=True)
     files.write_json(f"{new}/{MANIFEST}", {"batch": batch, "as_of": as_of, **report})
     files.replace(new, path)
-    _take_away(settings, path)
+    _take_away(settings, [path])
     rejected = ", ".join(f"{reason} {count:,}" for reason, count in report["rejected"].items()) or "none"
     logger.info("accepted %s of %s rows; rejected: %s", f"{report['accepted']:,}", f"{report['read']:,}", rejected)
     return path
@@ -109,8 +108,8 @@ def batches(settings: Settings) -> list[str]:
 def merge_streaming_data(spark: SparkSession, *, settings: Settings) -> dict[str, Any]:
     """Add all batches to the interactions that models are trained on, each interaction once, and cut the windows anew.
 
-    The merged set is complete before it takes the place of the old one, and names the batches it holds: a retry goes on
-    where a killed attempt stopped, and merges nothing twice.
+    The merged set is complete before it takes the place of the old one: a retry goes on where a killed attempt stopped.
+    What is there already is not added again, so that a batch which is still there after its merge does no harm.
 
     Args:
         spark: Session owned by the caller; may be a Spark Connect one.
@@ -126,14 +125,14 @@ def merge_streaming_data(spark: SparkSession, *, settings: Settings) -> dict[str
     if files.exists(f"{new}/{_REPORT}"):  # a killed attempt had it complete
         _install(new, settings)
     report: dict[str, Any] = files.read_json(settings.paths.etl_report)
-    unmerged = [path for path in batches(settings) if _name(path) not in report.get("merged", ())]
-    if unmerged:
+    waiting = batches(settings)
+    if waiting:
         files.remove(new)
-        files.write_json(f"{new}/{_REPORT}", _write_merged(spark, unmerged, report, new=new, settings=settings))
+        files.write_json(f"{new}/{_REPORT}", _write_merged(spark, waiting, report, new=new, settings=settings))
         report = _install(new, settings)
     elif not report.get("merged"):
         raise EmptyInteractionsError(f"no batch in {settings.paths.batches}: process_streaming_data makes them")
-    for path in batches(settings):
+    for path in waiting:
         files.remove(path)
     logger.info("%s", etl.summary(report))
     return report
@@ -180,26 +179,31 @@ def _write_batch(
     }
 
 
-def _take_away(settings: Settings, path: str) -> None:
-    """Remove or archive the files a batch was made of, where they still lie there as they were."""
-    manifest = files.read_json(f"{path}/{MANIFEST}")
+def _take_away(settings: Settings, paths: list[str]) -> None:
+    """Remove or archive the files that batches were made of, where they still lie there as they were."""
     there = {file.path: file for file in _listed(settings.paths.streaming)}
+    if not there:
+        return
     root = files.resolve(settings.paths.streaming)[1]
-    for made_of in manifest["files"]:
-        file = there.get(made_of["path"])
-        if file is None or (file.bytes, file.modified) != (made_of["bytes"], made_of["modified"]):
-            continue
-        try:
-            if settings.streaming.archive:
+    for manifest in (files.read_json(f"{path}/{MANIFEST}") for path in paths):
+        for made_of in manifest["files"]:
+            file = there.get(made_of["path"])
+            if file and (file.bytes, file.modified) == (made_of["bytes"], made_of["modified"]):
                 inside = files.resolve(file.path)[1].removeprefix(root).lstrip("/")
-                files.replace(file.path, f"{settings.paths.streaming_archive}/{manifest['batch']}/{inside}")
-            else:
-                files.remove(file.path)
-        except PermissionError as error:
-            raise InputError(
-                f"{file.path} was processed but cannot be taken away ({error}): let the pipeline's user write to "
-                f"{settings.paths.streaming} and the folders in it"
-            ) from error
+                _put_away(settings, file.path, f"{manifest['batch']}/{inside}")
+
+
+def _put_away(settings: Settings, path: str, name: str) -> None:
+    try:
+        if settings.streaming.archive:
+            files.replace(path, f"{settings.paths.streaming_archive}/{name}")
+        else:
+            files.remove(path)
+    except PermissionError as error:
+        raise InputError(
+            f"{path} was processed but cannot be taken away ({error}): let the pipeline's user write to "
+            f"{settings.paths.streaming} and the folders in it"
+        ) from error
 
 
 def _listed(location: str) -> tuple[readers.InputFile, ...]:
@@ -220,11 +224,11 @@ def _file_paths(location: str) -> list[str]:
 
 
 def _write_merged(
-    spark: SparkSession, unmerged: list[str], before: dict[str, Any], *, new: str, settings: Settings
+    spark: SparkSession, waiting: list[str], before: dict[str, Any], *, new: str, settings: Settings
 ) -> dict[str, Any]:
     columns = [USER, ITEM, TIME, WEIGHT]
     old = spark.read.parquet(settings.paths.train, settings.paths.test).select(*columns)
-    parts = [f"{path}/{part}" for path in unmerged for part in ("train", "test")]
+    parts = [f"{path}/{part}" for path in waiting for part in ("train", "test")]
     added = spark.read.parquet(*parts).select(*columns).distinct().join(old, on=columns, how="left_anti")
     merged = old.unionByName(added).persist()
     try:
@@ -232,7 +236,7 @@ def _write_merged(
         cuts = split.choose_cuts([(day["first"], day["rows"]) for day in days], settings.split)
         etl.write_windows(merged, cuts, new)
         known = spark.read.parquet(settings.paths.items)
-        seen = spark.read.parquet(*(f"{path}/items" for path in unmerged))
+        seen = spark.read.parquet(*(f"{path}/items" for path in waiting))
         _with_new_items(known, seen).write.mode("overwrite").parquet(f"{new}/parquet/items")
         users = merged.select(USER).distinct().count()
         items = spark.read.parquet(f"{new}/parquet/items").count()
@@ -244,7 +248,7 @@ def _write_merged(
         "users": users,
         "items": items,
         **etl.moments(days, cuts),
-        "merged": sorted({*before.get("merged", ()), *map(_name, unmerged)}),
+        "merged": sorted({*before.get("merged", ()), *(path.rsplit("/", 1)[-1] for path in waiting)}),
     }
 
 
@@ -266,7 +270,3 @@ def _install(new: str, settings: Settings) -> dict[str, Any]:
     files.write_json(settings.paths.etl_report, report)
     files.remove(new)
     return report
-
-
-def _name(path: str) -> str:
-    return path.rsplit("/", 1)[-1]

@@ -342,6 +342,20 @@ def test_a_merge_that_was_killed_goes_on_where_it_stopped(
     assert not Path(shop.paths.processed, "_merged").exists()
 
 
+def test_a_batch_with_the_name_of_a_merged_one_is_merged_too(spark: SparkSession, shop: Settings) -> None:
+    """As when a run that has merged is cleared, and finds other files."""
+    before = rows(spark, shop.paths.train, shop.paths.test)
+    deliver(shop, HEADER + feedback(DAYS, 1))
+    first = rows(spark, *(f"{process(spark, shop)}/{part}" for part in ("train", "test")))
+    merge_streaming_data(spark, settings=shop)
+    deliver(shop, HEADER + feedback(DAYS + 1, 1))
+    second = rows(spark, *(f"{process(spark, shop)}/{part}" for part in ("train", "test")))
+
+    merge_streaming_data(spark, settings=shop)
+
+    assert rows(spark, shop.paths.train, shop.paths.test) == sorted(before + first + second)
+
+
 def test_nothing_to_merge_is_told(spark: SparkSession, shop: Settings) -> None:
     with pytest.raises(EmptyInteractionsError, match="process_streaming_data makes them"):
         merge_streaming_data(spark, settings=shop)
