@@ -186,6 +186,15 @@ class PublishSettings:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class FeatureStoreSettings:
+    """What the feature store keeps, and how it is written."""
+
+    ttl_days: int = Field(default=14, ge=1)
+    batch_size: int = Field(default=500, ge=1)
+    category_shares: int = Field(default=5, ge=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class PathSettings:
     """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`."""
 
@@ -268,6 +277,7 @@ class Settings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     gate: GateSettings = field(default_factory=GateSettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
+    features: FeatureStoreSettings = field(default_factory=FeatureStoreSettings)
     paths: PathSettings = field(default_factory=PathSettings)
 
     @model_validator(mode="after")
