@@ -12,12 +12,12 @@ _SHORTEST = 5
 def secrets() -> tuple[str, ...]:
     """Return the secret values of this process's environment, the longest first."""
     values = {os.environ.get("TELEGRAM_TOKEN", "")}
-    url = os.environ.get("RECS_DATABASE_URL", "")
-    try:
-        password = urlsplit(url).password or ""
-    except ValueError:  # not a URL: who knows where in it the password is
-        password = url
-    values |= {password, unquote(password)}
+    for url in (os.environ.get("RECS_DATABASE_URL", ""), os.environ.get("FEATURES_REDIS_URL", "")):
+        try:
+            password = urlsplit(url).password or ""
+        except ValueError:  # not a URL: who knows where in it the password is
+            password = url
+        values |= {password, unquote(password)}
     return tuple(sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True))
 
 

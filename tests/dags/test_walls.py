@@ -30,7 +30,19 @@ def test_steps_load_neither_airflow_nor_anything_heavy() -> None:
 
     assert names == sorted(f"steps.{path.stem}" for path in (PROJECT / "plugins/steps").glob("[!_]*.py"))
     assert "steps.messages" in names
-    heavy = {"airflow", "pyspark", "pandas", "numpy", "pyarrow", "scipy", "catboost", "psycopg2", "requests", "jinja2"}
+    heavy = {
+        "airflow",
+        "pyspark",
+        "pandas",
+        "numpy",
+        "pyarrow",
+        "scipy",
+        "catboost",
+        "psycopg2",
+        "redis",
+        "requests",
+        "jinja2",
+    }
     assert heavy & set(loaded) == set()
 
 
