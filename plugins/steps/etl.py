@@ -147,6 +147,77 @@ def counted_share(rejected: Mapping[str, int], read: int, settings: InteractionS
     return sum(count for reason, count in rejected.items() if reason not in settings.tolerated) / max(read, 1)
 
 
+def check_rejected(
+    rejected: Mapping[str, int],
+    read: int,
+    accepted: int,
+    *,
+    inputs: tuple[readers.InputFile, ...],
+    settings: InteractionSettings,
+    shown: str,
+) -> None:
+    """Refuse input of which too much was rejected.
+
+    Args:
+        rejected: Of `count_reasons`.
+        read: Number of rows.
+        accepted: Number of interactions.
+        inputs: Named in the error.
+        settings: What is too much.
+        shown: Where the rejected rows can be seen, a sentence without its full stop.
+
+    Raises:
+        RejectedRowsError: If more rows were rejected than `[interactions].max_rejected_share` allows.
+        EmptyInteractionsError: If nothing is left.
+    """
+    share = counted_share(rejected, read, settings)
+    if accepted and share <= settings.max_rejected_share:
+        return
+    reasons = "; ".join(f"{reason} {count:,} ({interactions.REMEDIES[reason]})" for reason, count in rejected.items())
+    names = ", ".join(file.path for file in inputs[:3]) + (" and more" if len(inputs) > 3 else "")
+    if not accepted:
+        raise EmptyInteractionsError(
+            f"none of the {read:,} rows of {names} is a valid interaction: {reasons}. {shown}; "
+            "what was made before stays in place"
+        )
+    raise RejectedRowsError(
+        f"{share:.2%} of the {read:,} rows of {names} were rejected, more than the "
+        f"{settings.max_rejected_share:.2%} of [interactions].max_rejected_share: {reasons}. {shown}; "
+        "mend the file, or tolerate what is normal. What was made before stays in place"
+    )
+
+
+def catalogue(spark: SparkSession, rows: DataFrame, *, settings: Settings) -> DataFrame:
+    """Return the columns of `ITEMS_DDL`, one row for each item of the valid rows of `validated_rows`."""
+    from pyspark.sql import DataFrame
+    from pyspark.sql import functions as F
+
+    seen = rows.where(F.col(REASON).isNull()).groupBy(ITEM).agg(_latest(TITLE, TIME), _latest(CATEGORY, TIME))
+    source = settings.catalogue
+    if source.path is None:
+        return seen.withColumn(AVAILABLE, F.lit(True))
+    mapped = {ITEM: source.item, TITLE: source.title, CATEGORY: source.category, AVAILABLE: source.available}
+    columns = {field: name for field, name in mapped.items() if name}
+    found = readers.list_files(source.path)
+    layouts = readers.read_rows(spark, found, columns=columns, source=InputSettings(path=source.path))
+    position = F.struct(*interactions.POSITION)
+    known = (
+        reduce(DataFrame.unionByName, map(interactions.clean_items, layouts))
+        .groupBy(ITEM)
+        .agg(*[_latest(field, position) for field in (TITLE, CATEGORY, AVAILABLE)])
+    )
+    return (
+        seen.alias("seen")
+        .join(known.alias("known"), ITEM, how="left")
+        .select(
+            ITEM,
+            F.coalesce(f"known.{TITLE}", f"seen.{TITLE}").alias(TITLE),
+            F.coalesce(f"known.{CATEGORY}", f"seen.{CATEGORY}").alias(CATEGORY),
+            F.coalesce(~F.lower(F.col(AVAILABLE)).isin(*_NO), F.lit(True)).alias(AVAILABLE),
+        )
+    )
+
+
 def summary(report: Mapping[str, Any]) -> str:
     """Return the report as one line."""
     rejected = ", ".join(f"{reason} {count:,}" for reason, count in report["rejected"].items()) or "none"
@@ -173,11 +244,16 @@ def _write_all(
         rejected = count_reasons(blocks, valid - count)
         quarantine = rejected_rows(spark, rows, accepted, blocks, settings=settings)
         quarantine.write.mode("overwrite").parquet(f"{new}/parquet/quarantine")
-        _check_rejected(rejected, read, count, new=new, settings=settings, inputs=inputs)
+        try:
+            shown = f"They are in {settings.paths.quarantine}"
+            check_rejected(rejected, read, count, inputs=inputs, settings=settings.interactions, shown=shown)
+        except (EmptyInteractionsError, RejectedRowsError):
+            files.replace(f"{new}/parquet/quarantine", settings.paths.quarantine)
+            raise
         cuts = split.choose_cuts([(day["first"], day["rows"]) for day in days], settings.split)
         logger.info("accepted %s rows; writing train, test and items", f"{count:,}")
         _write_windows(accepted, cuts, new)
-        _catalogue(spark, rows, settings).write.mode("overwrite").parquet(f"{new}/parquet/items")
+        catalogue(spark, rows, settings=settings).write.mode("overwrite").parquet(f"{new}/parquet/items")
         users = accepted.select(USER).distinct().count()
         items = spark.read.parquet(f"{new}/parquet/items").count()
     finally:
@@ -233,67 +309,10 @@ def _iso(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
 
 
-def _check_rejected(
-    rejected: Mapping[str, int],
-    read: int,
-    accepted: int,
-    *,
-    new: str,
-    settings: Settings,
-    inputs: tuple[readers.InputFile, ...],
-) -> None:
-    share = counted_share(rejected, read, settings.interactions)
-    if accepted and share <= settings.interactions.max_rejected_share:
-        return
-    files.replace(f"{new}/parquet/quarantine", settings.paths.quarantine)
-    reasons = "; ".join(f"{reason} {count:,} ({interactions.REMEDIES[reason]})" for reason, count in rejected.items())
-    names = ", ".join(file.path for file in inputs[:3]) + (" and more" if len(inputs) > 3 else "")
-    if not accepted:
-        raise EmptyInteractionsError(
-            f"none of the {read:,} rows of {names} is a valid interaction: {reasons}. They are in "
-            f"{settings.paths.quarantine}; what was made before stays in place"
-        )
-    raise RejectedRowsError(
-        f"{share:.2%} of the {read:,} rows of {names} were rejected, more than the "
-        f"{settings.interactions.max_rejected_share:.2%} of [interactions].max_rejected_share: {reasons}. They are in "
-        f"{settings.paths.quarantine}; mend the file, or tolerate what is normal. What was made before stays in place"
-    )
-
-
 def _write_windows(accepted: DataFrame, cuts: split.Cuts, new: str) -> None:
     plain = accepted.select(USER, ITEM, TIME, WEIGHT)
     split.window(plain, before=cuts.test_from).write.mode("overwrite").parquet(f"{new}/parquet/train")
     split.held_out_window(plain, cuts).write.mode("overwrite").parquet(f"{new}/parquet/test")
-
-
-def _catalogue(spark: SparkSession, rows: DataFrame, settings: Settings) -> DataFrame:
-    from pyspark.sql import DataFrame
-    from pyspark.sql import functions as F
-
-    seen = rows.where(F.col(REASON).isNull()).groupBy(ITEM).agg(_latest(TITLE, TIME), _latest(CATEGORY, TIME))
-    source = settings.catalogue
-    if source.path is None:
-        return seen.withColumn(AVAILABLE, F.lit(True))
-    mapped = {ITEM: source.item, TITLE: source.title, CATEGORY: source.category, AVAILABLE: source.available}
-    columns = {field: name for field, name in mapped.items() if name}
-    found = readers.list_files(source.path)
-    layouts = readers.read_rows(spark, found, columns=columns, source=InputSettings(path=source.path))
-    position = F.struct(*interactions.POSITION)
-    known = (
-        reduce(DataFrame.unionByName, map(interactions.clean_items, layouts))
-        .groupBy(ITEM)
-        .agg(*[_latest(field, position) for field in (TITLE, CATEGORY, AVAILABLE)])
-    )
-    return (
-        seen.alias("seen")
-        .join(known.alias("known"), ITEM, how="left")
-        .select(
-            ITEM,
-            F.coalesce(f"known.{TITLE}", f"seen.{TITLE}").alias(TITLE),
-            F.coalesce(f"known.{CATEGORY}", f"seen.{CATEGORY}").alias(CATEGORY),
-            F.coalesce(~F.lower(F.col(AVAILABLE)).isin(*_NO), F.lit(True)).alias(AVAILABLE),
-        )
-    )
 
 
 def _latest(name: str, order: Column | str) -> Column:

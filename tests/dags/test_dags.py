@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from steps import etl, evaluate, export, futures, hand_over, ranked_data, train
+from steps import etl, evaluate, export, features, futures, hand_over, ranked_data, train
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 
@@ -26,6 +26,11 @@ EDGES = {
         ["spark_etl", "spark_train_recommender"],
         ["spark_test_recommender", "export_recommendations"],
         ["spark_train_recommender", "find_latest_model"],
+    ],
+    "feature_engineering": [
+        ["check_redis", "process_and_save_features"],
+        ["process_and_save_features", "end"],
+        ["start", "check_redis"],
     ],
     "load_default_recs": LOAD_EDGES,
     "load_online_recs": LOAD_EDGES,
@@ -45,6 +50,7 @@ EDGES = {
 }
 SCHEDULES = {
     "etl_train_test_pipeline": None,
+    "feature_engineering": None,
     "load_default_recs": "5 21 * * 6",
     "load_online_recs": "5 21 * * 6",
     "load_candidates_train": "10 21 * * 6",
@@ -53,6 +59,7 @@ SCHEDULES = {
 }
 TAGS = {
     "etl_train_test_pipeline": ["etl", "train"],
+    "feature_engineering": ["features"],
     "load_default_recs": ["load", "weekly"],
     "load_online_recs": ["load", "weekly"],
     "load_candidates_train": ["load", "weekly"],
@@ -64,6 +71,7 @@ OUTLETS = {
     ("etl_train_test_pipeline", "create_futures"): "shortlist://files/futures",
     ("etl_train_test_pipeline", "spark_train_recommender"): "shortlist://models/recommender",
     ("etl_train_test_pipeline", "export_recommendations"): "shortlist://files/hand_over",
+    ("feature_engineering", "process_and_save_features"): "shortlist://served/features",
     ("load_candidates_ranked", "train_ranker"): "shortlist://models/ranker",
     ("load_default_recs", "publish"): "shortlist://served/default_recs",
     ("load_online_recs", "publish"): "shortlist://served/online_recs",
@@ -74,10 +82,13 @@ OUTLETS = {
 SPARK_TASKS = {
     ("etl_train_test_pipeline", task_id)
     for task_id in ("spark_etl", "spark_train_recommender", "spark_test_recommender", "export_recommendations")
+} | {("feature_engineering", "process_and_save_features")}
+# The last that does something: `end` of feature_engineering never runs, the scheduler only ticks it off.
+LAST_STEPS = {
+    "etl_train_test_pipeline": "export_recommendations",
+    "feature_engineering": "process_and_save_features",
 }
-LAST_TASKS = {
-    (dag_id, "export_recommendations" if dag_id == "etl_train_test_pipeline" else "publish") for dag_id in EDGES
-}
+LAST_TASKS = {(dag_id, LAST_STEPS.get(dag_id, "publish")) for dag_id in EDGES}
 
 each_dag = pytest.mark.parametrize("dag_id", sorted(EDGES))
 
@@ -174,6 +185,28 @@ def test_the_form_of_the_pipeline_asks_for_the_input(bag: Any) -> None:
     assert dag["tasks"]["spark_etl"]["arguments"]["input_path"] == "{{ params.input_path }}"
 
 
+def test_the_form_of_the_features_asks_for_input_and_redis(bag: Any) -> None:
+    dag = bag["dags"]["feature_engineering"]
+
+    assert dag["params"] == {"input_path": "sample_data/online_retail.parquet", "save_to_db": False}
+    assert {name: schema["type"] for name, schema in dag["param_schemas"].items()} == {
+        "input_path": "string",
+        "save_to_db": "boolean",
+    }
+    arguments = dag["tasks"]["process_and_save_features"]["arguments"]
+    assert arguments["input_path"] == "{{ params.input_path | tojson }}"
+    for task_id in ("check_redis", "process_and_save_features"):
+        assert dag["tasks"][task_id]["arguments"]["save_to_db"] == "{{ params.save_to_db }}"
+    assert dag["native"]  # else "False" would be a text, and true
+
+
+def test_each_attempt_to_write_features_has_a_version_of_its_own(bag: Any) -> None:
+    version = bag["dags"]["feature_engineering"]["tasks"]["process_and_save_features"]["arguments"]["version"]
+
+    assert "dag_run.run_after" in version
+    assert "ti.try_number" in version
+
+
 def test_no_argument_stands_on_a_logical_date(bag: Any) -> None:
     # A run started from the UI or by REST may have none.
     for name, task in tasks_of(bag).items():
@@ -196,7 +229,7 @@ def test_airflow_takes_no_package_of_ours_for_a_plugin(bag: Any) -> None:
     assert bag["bare_modules"] == []
 
 
-@pytest.mark.parametrize("module", [etl, evaluate, export, futures, hand_over, ranked_data, train])
+@pytest.mark.parametrize("module", [etl, evaluate, export, features, futures, hand_over, ranked_data, train])
 def test_no_step_has_a_parameter_that_airflow_would_fill(module: Any) -> None:
     from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 

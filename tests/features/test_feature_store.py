@@ -251,7 +251,7 @@ def test_a_server_that_is_full_in_the_middle_is_an_error_and_what_was_served_sta
 ) -> None:
     publish(store, "v1", ann=1.0)
     attempt = store.begin("v2", ttl_days=1)
-    redis.admin.config_set("maxmemory", "1mb")
+    redis.admin.config_set("maxmemory", "1")
 
     with pytest.raises(FeatureStoreError, match="used memory > 'maxmemory'"):
         store.put(attempt, "user", rows(ann=2.0))

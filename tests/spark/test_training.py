@@ -16,6 +16,7 @@ import pytest
 
 from shortlist.columns import CANDIDATE_FEATURES
 from shortlist.errors import ModelVersionError
+from shortlist.recommender.candidates import ITEM_FEATURES, USER_FEATURES
 from shortlist.settings import (
     AlsSettings,
     CandidateSettings,
@@ -26,14 +27,18 @@ from shortlist.settings import (
     SimilaritySettings,
 )
 from shortlist.stores import model_versions
+from shortlist.stores.feature_store import FeatureStore
 from steps.evaluate import evaluate_recommender
 from steps.export import export_recommendations
+from steps.features import process_and_save_features
 from steps.train import find_latest_model, train_recommender
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pyspark.sql import SparkSession
+
+    from tests.redis_server import RedisServer
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TARGET_FROM, TEST_FROM = START + timedelta(days=60), START + timedelta(days=80)
@@ -171,6 +176,31 @@ def test_no_candidate_was_seen_before_or_is_unavailable(version: str, settings: 
             assert row["user_id"] in users
             assert row["item_id"] in items - {"i05"}
             assert (row["user_id"], row["item_id"]) not in seen_before(moment or row["as_of"])
+
+
+def test_the_features_in_redis_are_those_the_ranker_ranks_with(
+    spark: SparkSession, version: str, settings: Settings, spark_redis: RedisServer, tmp_path: Path
+) -> None:
+    shop = pa.concat_tables([pq.read_table(settings.paths.train), pq.read_table(settings.paths.test)])
+    pq.write_table(shop, tmp_path / "shop.parquet")
+    process_and_save_features(
+        spark,
+        settings=settings,
+        as_of="2026-11-20T00:00:00+00:00",
+        input_path=str(tmp_path / "shop.parquet"),
+        save_to_db=True,
+        version="v1",
+    )
+    store = FeatureStore(spark_redis.url)
+    ranked = handed_over(settings, "candidates_inference")
+    users = store.read("user", {row["user_id"] for row in ranked})
+    items = store.read("item", {row["item_id"] for row in ranked})
+
+    of_users, of_items = (*USER_FEATURES, "user_popularity"), (*ITEM_FEATURES, "popular_score")
+    for row in ranked:
+        stored = users[row["user_id"]] | items[row["item_id"]]
+        for name in (*of_users, *of_items):
+            assert np.float32(stored[name]) == np.float32(row[name]), (name, row["user_id"], row["item_id"])
 
 
 def test_every_user_has_enough_candidates_for_a_full_list(version: str, settings: Settings) -> None:

@@ -289,8 +289,9 @@ class FeatureStore:
         try:
             yield
         except RedisError as error:
+            reason = str(error).rstrip(".")
             raise FeatureStoreError(
-                f"Redis at {self.place} is not usable: {error}. Check that it runs and has memory left, and the user,"
+                f"Redis at {self.place} is not usable: {reason}. Check that it runs and has memory left, and the user,"
                 f" password and host in {URL_VARIABLE}; then run the task again. What was served stays"
             ) from None
 
