@@ -1,13 +1,14 @@
 # Every command of the project. Each one first makes or updates .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui stop psql validate rollback test check format bench lock clean compose-demo compose-psql credentials reload test-compose
+.PHONY: help setup demo ui stop psql validate drift tune models rollback test check format bench lock clean compose-demo compose-psql compose-models compose-rollback credentials reload test-compose
 RUN := PYTHONPATH=plugins .venv/bin/python -m embedded
 ONCE := docker compose run --rm --no-deps --quiet-pull
+BACK = $(if $(VIEW),--view "$(VIEW)") $(if $(MODEL),--model "$(MODEL)")
 # Set on many machines; without compiled files every start would take seconds longer.
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "PYTHON=/path/to/python3 chooses the Python (3.11 to 3.13) that the first command sets up."
 
@@ -29,8 +30,17 @@ psql: setup ## Open a shell on the tables
 validate: setup ## Check a file against the settings without writing anything. FILE=path, CONFIG=file.toml
 	@$(RUN) validate "$(FILE)" $(if $(CONFIG),--config "$(CONFIG)")
 
-rollback: setup ## Serve the previous generation of a view again. VIEW=personal_recs
-	@$(RUN) rollback "$(VIEW)"
+drift: setup ## Take in the files of data/streaming/, compare them with the model's data, retrain if needed. CONFIG=file.toml
+	@$(RUN) drift $(if $(CONFIG),--config "$(CONFIG)")
+
+tune: setup ## Search better settings on the data of the last run; the next call goes on. MINUTES=30, TRIALS=100, CONFIG=file.toml
+	@$(RUN) tune $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(TRIALS),--trials "$(TRIALS)") $(if $(CONFIG),--config "$(CONFIG)")
+
+models: setup ## List the model versions, who is champion, since when and why
+	@$(RUN) models
+
+rollback: setup ## Go back: VIEW=personal_recs serves its previous generation, MODEL=ranker its previous champion
+	@$(RUN) rollback $(BACK)
 
 test: check ## Run the checks and all tests
 	@.venv/bin/python -m pytest --ignore=tests/compose --cov --cov-report=term
@@ -57,6 +67,12 @@ reload: ## With containers: let changed step code take effect
 
 compose-psql: ## With containers: open a shell on the tables
 	@docker compose exec --user postgres postgres psql recs
+
+compose-models: ## With containers: list the model versions, who is champion, since when and why
+	@$(ONCE) airflow-cli python /opt/shortlist/models.py list
+
+compose-rollback: ## With containers: go back to the previous generation, VIEW=..., or champion, MODEL=...
+	@$(ONCE) airflow-cli python /opt/shortlist/models.py rollback $(BACK)
 
 test-compose: setup ## Boot the real stack and test the chain on it. ALL=1: crashes, changes and the light stack, too
 	@.venv/bin/python -m pytest --durations=15 $(if $(ALL),tests/compose,tests/compose/test_stack.py)

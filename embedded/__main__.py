@@ -33,8 +33,16 @@ def main(arguments: list[str] | None = None) -> int:
     validate = commands.add_parser("validate", help="check a file against the settings")
     validate.add_argument("file")
     validate.add_argument("--config", help="settings file instead of config/pipeline.toml")
-    rollback = commands.add_parser("rollback", help="serve the previous generation of a view again")
-    rollback.add_argument("view")
+    drift = commands.add_parser("drift", help="take new feedback in, retrain if it differs too much")
+    drift.add_argument("--config", help="settings file instead of config/pipeline.toml")
+    tune = commands.add_parser("tune", help="search better settings on the data of the last run")
+    tune.add_argument("--minutes", type=float, help="budget instead of [tune].minutes")
+    tune.add_argument("--trials", type=int, help="at most, with those of earlier calls, instead of [tune].trials")
+    tune.add_argument("--config", help="settings file instead of config/pipeline.toml")
+    commands.add_parser("models", help="list model versions and who is champion")
+    rollback = commands.add_parser("rollback", help="go back to the previous generation of a view, or champion")
+    rollback.add_argument("--view", default="")
+    rollback.add_argument("--model", default="")
     try:
         return _run(parser.parse_args(arguments))
     except ShortlistError as error:
@@ -56,24 +64,43 @@ def _run(options: argparse.Namespace) -> int:
         from embedded.validate import run_validate
 
         return run_validate(options.file, options.config)
+    if options.command == "drift":
+        from embedded.drift import run_drift
+
+        return run_drift(options.config)
+    if options.command == "tune":
+        from embedded.tune import run_tune
+
+        return run_tune(options.minutes, options.trials, options.config)
     if options.command == "rollback":
-        return _roll_back(options.view)
+        return _roll_back(options.view, options.model)
+    if options.command == "models":
+        return _models()
     if options.command == "psql":
         return _psql()
     home.stop(home.home_folder())
     return 0
 
 
-def _roll_back(view: str) -> int:
-    from steps.hand_over import roll_back
+def _roll_back(view: str, model: str) -> int:
+    from steps.rollback import roll_back
 
-    with home.database(_existing_home()) as url:
-        os.environ["RECS_DATABASE_URL"] = url
-        result = roll_back(view=view)
-    print(
-        f"{result['dataset']} shows generation {result['to']} of the week {result['week']} again"
-        f" (run {result['run_key']}) instead of generation {result['from']}."
-    )
+    if view and not model:
+        with home.database(_existing_home()) as url:
+            os.environ["RECS_DATABASE_URL"] = url
+            print(roll_back(view=view, model=""))
+    else:
+        print(roll_back(view=view, model=model))
+    return 0
+
+
+def _models() -> int:
+    from rich.console import Console
+
+    from shortlist.settings import load_settings
+    from steps.models import list_models, render_models
+
+    Console(highlight=False).print(render_models(list_models(settings=load_settings())))
     return 0
 
 

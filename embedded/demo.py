@@ -1,28 +1,16 @@
-"""The demo: the real DAG files, run through Airflow in this process, from interaction files to served tables."""
+"""The demo: the real DAG files, from interaction files to served tables."""
 
 from __future__ import annotations
 
-import logging
 import os
-import re
-import signal
-from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
-from embedded import home, summary
-from embedded.java import choose_java
-from embedded.progress import Progress, quiet_output
-from shortlist.errors import ShortlistError
+from embedded import dag_runs, summary
 from shortlist.settings import load_settings
 
 if TYPE_CHECKING:
-    from types import FrameType
-
-    from rich.console import Console
+    from embedded.progress import Progress
 
 # Airflow is told the order here; in the UI and in production the schedules and a sensor keep it.
 DAG_IDS = (
@@ -33,10 +21,6 @@ DAG_IDS = (
     "load_candidates_inference",
     "load_candidates_ranked",
 )
-
-
-class TaskFailedError(ShortlistError):
-    """A task of a DAG failed; its own message is the text."""
 
 
 def run_demo(data: str | None, config: str | None) -> int:
@@ -53,149 +37,19 @@ def run_demo(data: str | None, config: str | None) -> int:
         os.environ["SHORTLIST_INPUT"] = data if "://" in data else str(Path(data).absolute())
     if config:
         os.environ["SHORTLIST_CONFIG"] = str(Path(config).absolute())
-    folder = home.home_folder()
-    home.prepare(folder)
-    log = home.log_folder(folder) / "demo.log"
-    signal.signal(signal.SIGTERM, _interrupt)
-    with home.exclusive(folder, "demo"), quiet_output(log) as console:
-        progress = Progress(console)
-        try:
-            results = _run(folder, progress)
-        except KeyboardInterrupt:
-            progress.end("failed")
-            console.print("Interrupted. What was served before is still served.")
-            return 130
-        except ShortlistError as error:
-            progress.end("failed")
-            _print_error(console, str(error), log)
-            return 1
-        except Exception as error:
-            progress.end("failed")
-            logging.getLogger(__name__).exception("the demo failed")
-            _print_error(console, describe(error), log)
-            return 1
-        finally:
-            _end_children()
-        summary.show(console, results)
-    return 0
+    return dag_runs.run_command("demo", _run, summary.show, interrupted="What was served before is still served.")
 
 
 def _run(folder: Path, progress: Progress) -> dict[str, Any]:
-    started = datetime.now(UTC)
     settings = load_settings()
-    progress.group("set-up")
-    with ExitStack() as running:
-        with progress.step("java"):
-            java_home = choose_java(folder / "java")
-        with progress.step("postgresql"):
-            url = running.enter_context(home.database(folder))
-        environment = home.environment(folder, java_home=java_home, database_url=url)
-        os.environ.clear()
-        os.environ.update(environment, SHORTLIST_TASK_RETRIES="0")
-        with progress.step("airflow"):
-            home.create_metadata()
-            dags = _load_dags()
-        watcher = _Watcher(progress)
+    with dag_runs.airflow(folder, progress, with_database=True) as dags:
         for dag_id in DAG_IDS:
-            progress.group(dag_id)
-            run = dags[dag_id].test(run_after=started, logical_date=started)
-            if run.state != "success":
-                raise TaskFailedError(watcher.error or f"{dag_id} ended as {run.state}")
+            run = dags.run(dag_id)
         ranker_path = run.get_task_instance("train_ranker").xcom_pull(task_ids="train_ranker")
         progress.group("results")
         with progress.step("report"):
-            results = summary.collect(settings, url, ranker_path=ranker_path, started=started, seconds=progress.seconds)
+            results = summary.collect(
+                settings, dags.database_url, ranker_path=ranker_path, started=dags.started, seconds=progress.seconds
+            )
             summary.write(settings, results)
         return results
-
-
-def _load_dags() -> dict[str, Any]:
-    from airflow.dag_processing.dagbag import DagBag
-
-    bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
-    if bag.import_errors:
-        file, problem = next(iter(bag.import_errors.items()))
-        raise TaskFailedError(f"{file} cannot be loaded: {problem.strip().splitlines()[-1]}")
-    return dict(bag.dags)
-
-
-class _Watcher:
-    """Hears from Airflow what each task does, and shows it.
-
-    Attributes:
-        error: The message of the first task that failed.
-    """
-
-    def __init__(self, progress: Progress) -> None:
-        from airflow.sdk.listener import get_listener_manager
-
-        self.progress = progress
-        self.error = ""
-        get_listener_manager().add_listener(_as_listener(self))  # type: ignore[no-untyped-call]
-        for name in ("steps", "shortlist"):
-            logging.getLogger(name).setLevel(logging.INFO)
-            logging.getLogger(name).addHandler(progress)
-
-    def failed(self, error: BaseException | str | None) -> None:
-        self.progress.end("failed")
-        if isinstance(error, KeyboardInterrupt):  # Airflow takes it for an error of the task and would go on
-            raise error
-        self.error = self.error or describe(error)
-
-
-def _as_listener(watcher: _Watcher) -> object:
-    """Airflow is imported only when the environment is set, so the class with its markers is made late."""
-    from airflow.listeners import hookimpl
-
-    class Listener:
-        @hookimpl
-        def on_task_instance_running(self, task_instance: Any) -> None:  # noqa: ANN401
-            signal.signal(signal.SIGTERM, _interrupt)  # Airflow's own handler would swallow it
-            watcher.progress.begin(task_instance.task_id)
-
-        @hookimpl
-        def on_task_instance_success(self) -> None:
-            watcher.progress.end("done")
-
-        @hookimpl
-        def on_task_instance_skipped(self) -> None:
-            watcher.progress.end("skipped")
-
-        @hookimpl
-        def on_task_instance_failed(self, error: BaseException | str | None) -> None:
-            watcher.failed(error)
-
-    return Listener()
-
-
-def _end_children() -> None:
-    """End Spark's Java and its workers now rather than soon after this process."""
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        with suppress(psutil.NoSuchProcess):
-            child.terminate()
-    for survivor in psutil.wait_procs(children, timeout=10)[1]:
-        with suppress(psutil.NoSuchProcess):
-            survivor.kill()
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def describe(error: BaseException | str | None) -> str:
-    """Return an error in a few lines; of a stack trace (Spark sends those of its workers) only the end counts."""
-    cause = error.__cause__ if isinstance(error, BaseException) else None
-    if isinstance(cause, ShortlistError):  # in Airflow's "do not try again"
-        error = cause
-    if isinstance(error, str | ShortlistError):
-        return str(error)
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
-    if named and any(line.startswith("Traceback") for line in lines):
-        return named[-1]
-    return "\n".join([f"{type(error).__name__}: {lines[0] if lines else ''}", *lines[1:4]])
-
-
-def _print_error(console: Console, message: str, log: Path) -> None:
-    console.print(f"\n{message}\nEverything that was logged: {log}", style="red", markup=False, soft_wrap=True)

@@ -6,12 +6,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-MODELS = {
-    "popular": "popular",
-    "similar_to_last": "similar to last",
-    "als": "ALS",
-    "ranker": "ALS + CatBoost",
-}
+from shortlist.reports.plots import MODELS
+
 METRICS = {
     "ndcg@10": "NDCG@10",
     "recall@10": "recall@10",

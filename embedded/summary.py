@@ -14,6 +14,7 @@ from rich.text import Text
 
 from embedded import report
 from embedded.progress import printable
+from shortlist.reports.plots import MODELS
 from shortlist.stores import files
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _show_metrics(console: Console, evaluation: dict[str, Any]) -> None:
     table.add_column("model", no_wrap=True)
     for metric in report.METRICS.values():
         table.add_column(metric, justify="right")
-    for model, name in report.MODELS.items():
+    for model, name in MODELS.items():
         values = evaluation["models"].get(model, {})
         table.add_row(name, *(cell(values.get(metric)).replace(" ", "\n") for metric in report.METRICS))
     console.print()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from email.message import Message
+from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Self
@@ -32,6 +34,19 @@ def html_problem(text: str) -> str | None:
     return None
 
 
+def _form(kind: str, content: bytes) -> dict[str, Any]:
+    """The fields of a multipart form: texts, and the bytes of files."""
+    message = BytesParser().parsebytes(f"Content-Type: {kind}\r\n\r\n".encode() + content)
+    fields: dict[str, Any] = {}
+    for part in message.get_payload():
+        assert isinstance(part, Message)
+        value = part.get_payload(decode=True)
+        assert isinstance(value, bytes)
+        name = str(part.get_param("name", header="content-disposition"))
+        fields[name] = value if part.get_filename() else value.decode()
+    return fields
+
+
 @dataclass
 class FakeBotApi:
     """Runs while its `with` block does.
@@ -57,14 +72,16 @@ class FakeBotApi:
 
     @property
     def texts(self) -> list[str]:
-        return [message["text"] for message in self.messages]
+        return [message.get("text") or message["caption"] for message in self.messages]
 
     def __enter__(self) -> Self:
         api = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                content = self.rfile.read(int(self.headers["Content-Length"]))
+                kind = self.headers["Content-Type"]
+                body = _form(kind, content) if kind.startswith("multipart/form-data") else json.loads(content)
                 status, answer = api._answer(self.path, body)
                 self.send_response(status)
                 if status in {301, 302}:
@@ -95,11 +112,15 @@ class FakeBotApi:
         self.requests += 1
         if self.answers:
             return self.answers.pop(0)
-        if path != f"/bot{TOKEN}/sendMessage":
+        methods = {f"/bot{TOKEN}/sendMessage": ("text", 4096), f"/bot{TOKEN}/sendPhoto": ("caption", 1024)}
+        if path not in methods:
             return 401, b'{"ok":false,"error_code":401,"description":"Unauthorized"}'
-        problem = html_problem(body["text"])
-        if len(body["text"].encode("utf-16-le")) // 2 > 4096:
+        name, limit = methods[path]
+        problem = html_problem(body[name])
+        if len(body[name].encode("utf-16-le")) // 2 > limit:
             problem = "message is too long"
+        if name == "caption" and not body["photo"].startswith(b"\x89PNG"):
+            problem = "IMAGE_PROCESS_FAILED"
         if problem:
             return 400, json.dumps({"ok": False, "description": f"Bad Request: {problem}"}).encode()
         self.messages.append(body)

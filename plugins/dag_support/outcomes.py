@@ -21,6 +21,7 @@ from shortlist.errors import (
     RejectedRowsError,
     SettingsError,
     ShortlistError,
+    TuningError,
 )
 from shortlist.redaction import redact, secrets
 
@@ -42,6 +43,7 @@ _FINAL = (
     RankerError,
     RejectedRowsError,
     SettingsError,
+    TuningError,
 )
 
 

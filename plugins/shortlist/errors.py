@@ -35,6 +35,10 @@ class RankerError(ShortlistError):
     """The ranker cannot be trained or applied: one class, ungrouped rows, wrong features."""
 
 
+class TuningError(ShortlistError):
+    """There is nothing to tune on, or the settings in use cannot be tried."""
+
+
 class AuditError(ShortlistError):
     """A loaded generation breaks a rule and was not published."""
 
@@ -61,6 +65,10 @@ class FeatureMemoryError(ShortlistError):
 
 class MessageError(ShortlistError):
     """A notification could not be delivered. Never holds the bot token."""
+
+
+class TrackingError(ShortlistError):
+    """MLflow cannot be reached, is silent or refuses. Nothing that is served depends on it."""
 
 
 class SetupError(ShortlistError):

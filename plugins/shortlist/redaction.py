@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from urllib.parse import unquote, urlsplit
 
+_SECRETS = ("TELEGRAM_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+_URLS = ("RECS_DATABASE_URL", "MLFLOW_TRACKING_URI")
+
 # Shorter values are words that a text holds anyway; Airflow's own masker draws the same line.
 _SHORTEST = 5
 
 
 def secrets() -> tuple[str, ...]:
     """Return the secret values of this process's environment, the longest first."""
-    values = {os.environ.get("TELEGRAM_TOKEN", "")}
-    for url in (os.environ.get("RECS_DATABASE_URL", ""), os.environ.get("FEATURES_REDIS_URL", "")):
+    values = {os.environ.get(name, "") for name in _SECRETS}
+    for name in _URLS:
+        url = os.environ.get(name, "")
         try:
             password = urlsplit(url).password or ""
         except ValueError:  # not a URL: who knows where in it the password is

@@ -195,6 +195,71 @@ class FeatureStoreSettings:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class StreamingColumnSettings(ColumnSettings):
+    """Names of the columns in files of new feedback."""
+
+    user: str = "CUST_ID"
+    item: str = "MOVIE_ID"
+    time: str = "DATE"
+    weight: str | None = "RATING"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class StreamingSettings:
+    """How to read new feedback, which lies in `data/streaming/`.
+
+    Attributes:
+        format: As in `InputSettings`, and so `timezone`, `delimiter`, `encoding`, `multiline`, `columns`.
+        cancellation: As in `InteractionSettings`. `None`: no row takes an amount back.
+        archive: Whether files that were processed are kept, in `data/streaming_archive/`.
+    """
+
+    format: Literal["auto", "parquet", "csv", "jsonl", "netflix"] = "auto"
+    timezone: str = "UTC"
+    delimiter: str = ","
+    encoding: str = "UTF-8"
+    multiline: bool = False
+    columns: StreamingColumnSettings = field(default_factory=StreamingColumnSettings)
+    cancellation: CancellationSettings | None = None
+    archive: bool = True
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DriftSettings:
+    """When new data differs too much. A score of 1 is at the threshold.
+
+    Attributes:
+        kl: Kullback-Leibler divergence, in nats, of weights, predictions, items, popularity, activity and weekdays.
+        mean: Shift of the mean of weights and predictions; and so `median`.
+        kl_part: Part of the divergence in the score of weights and predictions; and so `mean_part`, `median_part`.
+        new_users: Share of interactions of users whom the model does not know, beyond the usual; and so `new_items`.
+        false_alarms: Share of days without drift on which chance may exceed the limits of chance.
+        seed: Of the draws.
+    """
+
+    kl: float = Field(default=0.1, gt=0)
+    mean: float = Field(default=0.2, gt=0)
+    median: float = Field(default=0.5, gt=0)
+    kl_part: float = Field(default=0.5, ge=0)
+    mean_part: float = Field(default=0.3, ge=0)
+    median_part: float = Field(default=0.2, ge=0)
+    new_users: float = Field(default=0.2, gt=0)
+    new_items: float = Field(default=0.1, gt=0)
+    false_alarms: float = Field(default=0.005, gt=0, lt=0.5)
+    seed: int = 42
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TuneSettings:
+    """The search for better settings: minutes a call, trials a study, about how many users of the target window."""
+
+    minutes: float = Field(default=30.0, gt=0, le=600)
+    trials: int = Field(default=100, ge=1)
+    users: int = Field(default=5_000, ge=1)
+    seed: int = 42
+
+
+@dataclass(frozen=True, config=_STRICT)
 class PathSettings:
     """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`."""
 
@@ -236,6 +301,21 @@ class PathSettings:
         return f"{self.processed}/etl.json"
 
     @property
+    def streaming(self) -> str:
+        """New feedback a user drops in."""
+        return f"{self.root}/data/streaming"
+
+    @property
+    def streaming_archive(self) -> str:
+        """Files of feedback that were processed, by batch."""
+        return f"{self.root}/data/streaming_archive"
+
+    @property
+    def batches(self) -> str:
+        """Processed feedback that is not merged yet, one folder a batch."""
+        return f"{self.root}/data/batches"
+
+    @property
     def futures(self) -> str:
         """Pairs without a rating, CSV `user_id,item_id,time`."""
         return f"{self.processed}/future.csv"
@@ -249,6 +329,21 @@ class PathSettings:
     def rankers(self) -> str:
         """Folder of the ranker versions."""
         return f"{self.root}/models/rankers"
+
+    @property
+    def drift(self) -> str:
+        """Decisions about retraining, one file a run."""
+        return f"{self.root}/models/drift"
+
+    @property
+    def experiments(self) -> str:
+        """MLflow's local store, where no server is set."""
+        return f"{self.root}/models/mlflow"
+
+    @property
+    def tuning(self) -> str:
+        """Folder of the studies that search for better settings."""
+        return f"{self.root}/models/tuning"
 
     @property
     def hand_over(self) -> str:
@@ -278,6 +373,9 @@ class Settings:
     gate: GateSettings = field(default_factory=GateSettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
     features: FeatureStoreSettings = field(default_factory=FeatureStoreSettings)
+    streaming: StreamingSettings = field(default_factory=StreamingSettings)
+    drift: DriftSettings = field(default_factory=DriftSettings)
+    tune: TuneSettings = field(default_factory=TuneSettings)
     paths: PathSettings = field(default_factory=PathSettings)
 
     @model_validator(mode="after")
@@ -290,16 +388,21 @@ class Settings:
         return self
 
 
+def settings_file() -> str:
+    """Return the path of the settings in use: `$SHORTLIST_CONFIG`, else `config/pipeline.toml`."""
+    return os.environ.get("SHORTLIST_CONFIG") or str(PROJECT_ROOT / "config" / "pipeline.toml")
+
+
 def load_settings(path: str | None = None) -> Settings:
     """Read and check the settings.
 
-    The file is `path`, else `$SHORTLIST_CONFIG`, else `config/pipeline.toml`. `$SHORTLIST_INPUT` replaces
-    `[input].path`; `$DATA_ROOT` replaces the root of all folders.
+    The file is `path`, else that of `settings_file`. `$SHORTLIST_INPUT` replaces `[input].path`; `$DATA_ROOT` replaces
+    the root of all folders.
 
     Raises:
         SettingsError: Naming the file and each key that is unknown or wrong.
     """
-    file = Path(path or os.environ.get("SHORTLIST_CONFIG") or PROJECT_ROOT / "config" / "pipeline.toml")
+    file = Path(path or settings_file())
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -50,6 +50,7 @@ def run_etl(spark: SparkSession, *, settings: Settings, as_of: str, input_path: 
         settings = replace(settings, input=replace(settings.input, path=input_path))
     new = f"{settings.paths.processed}/_new"
     files.remove(new)
+    files.remove(f"{settings.paths.processed}/_merged")  # feedback, half merged into what is made anew here
     found = readers.list_files(settings.input.path)
     size = sum(file.bytes for file in found)
     logger.info("reading %d file(s), %.1f MB: %s", len(found), size / 1e6, settings.input.path)
@@ -152,27 +153,31 @@ def check_rejected(
     read: int,
     accepted: int,
     *,
+    settings: Settings,
     inputs: tuple[readers.InputFile, ...],
-    settings: InteractionSettings,
-    shown: str,
+    quarantine: tuple[str, str] | None = None,
 ) -> None:
-    """Refuse input of which too much was rejected.
+    """Stop when too many rows were rejected, or all.
 
     Args:
-        rejected: Of `count_reasons`.
-        read: Number of rows.
-        accepted: Number of interactions.
-        inputs: Named in the error.
-        settings: What is too much.
-        shown: Where the rejected rows can be seen, a sentence without its full stop.
+        rejected: Rows by reason.
+        read: All rows.
+        accepted: Valid rows, duplicates left out.
+        settings: What is tolerated.
+        inputs: The files, for the message.
+        quarantine: Where the rejected rows are now, and where they are put to be looked at if this stops the run.
 
     Raises:
-        RejectedRowsError: If more rows were rejected than `[interactions].max_rejected_share` allows.
-        EmptyInteractionsError: If nothing is left.
+        EmptyInteractionsError: If nothing was accepted.
+        RejectedRowsError: If more was rejected than the settings allow.
     """
-    share = counted_share(rejected, read, settings)
-    if accepted and share <= settings.max_rejected_share:
+    share = counted_share(rejected, read, settings.interactions)
+    if accepted and share <= settings.interactions.max_rejected_share:
         return
+    shown = "`make validate FILE=…` shows some of each"
+    if quarantine:
+        files.replace(*quarantine)
+        shown = f"They are in {quarantine[1]}"
     reasons = "; ".join(f"{reason} {count:,} ({interactions.REMEDIES[reason]})" for reason, count in rejected.items())
     names = ", ".join(file.path for file in inputs[:3]) + (" and more" if len(inputs) > 3 else "")
     if not accepted:
@@ -182,7 +187,7 @@ def check_rejected(
         )
     raise RejectedRowsError(
         f"{share:.2%} of the {read:,} rows of {names} were rejected, more than the "
-        f"{settings.max_rejected_share:.2%} of [interactions].max_rejected_share: {reasons}. {shown}; "
+        f"{settings.interactions.max_rejected_share:.2%} of [interactions].max_rejected_share: {reasons}. {shown}; "
         "mend the file, or tolerate what is normal. What was made before stays in place"
     )
 
@@ -192,7 +197,7 @@ def catalogue(spark: SparkSession, rows: DataFrame, *, settings: Settings) -> Da
     from pyspark.sql import DataFrame
     from pyspark.sql import functions as F
 
-    seen = rows.where(F.col(REASON).isNull()).groupBy(ITEM).agg(_latest(TITLE, TIME), _latest(CATEGORY, TIME))
+    seen = seen_items(rows).drop(TIME)
     source = settings.catalogue
     if source.path is None:
         return seen.withColumn(AVAILABLE, F.lit(True))
@@ -204,7 +209,7 @@ def catalogue(spark: SparkSession, rows: DataFrame, *, settings: Settings) -> Da
     known = (
         reduce(DataFrame.unionByName, map(interactions.clean_items, layouts))
         .groupBy(ITEM)
-        .agg(*[_latest(field, position) for field in (TITLE, CATEGORY, AVAILABLE)])
+        .agg(*[latest(field, position) for field in (TITLE, CATEGORY, AVAILABLE)])
     )
     return (
         seen.alias("seen")
@@ -238,21 +243,17 @@ def _write_all(
         blocks = count_by_block(rows)
         read = sum(block["rows"] for block in blocks)
         logger.info("read %s rows; looking for duplicates", f"{read:,}")
-        days = _daily(accepted, settings)
+        days = daily(accepted, settings)
         count = sum(day["rows"] for day in days)
         valid = sum(block["rows"] for block in blocks if block[REASON] is None)
         rejected = count_reasons(blocks, valid - count)
         quarantine = rejected_rows(spark, rows, accepted, blocks, settings=settings)
         quarantine.write.mode("overwrite").parquet(f"{new}/parquet/quarantine")
-        try:
-            shown = f"They are in {settings.paths.quarantine}"
-            check_rejected(rejected, read, count, inputs=inputs, settings=settings.interactions, shown=shown)
-        except (EmptyInteractionsError, RejectedRowsError):
-            files.replace(f"{new}/parquet/quarantine", settings.paths.quarantine)
-            raise
+        place = f"{new}/parquet/quarantine", settings.paths.quarantine
+        check_rejected(rejected, read, count, quarantine=place, settings=settings, inputs=inputs)
         cuts = split.choose_cuts([(day["first"], day["rows"]) for day in days], settings.split)
         logger.info("accepted %s rows; writing train, test and items", f"{count:,}")
-        _write_windows(accepted, cuts, new)
+        write_windows(accepted, cuts, new)
         catalogue(spark, rows, settings=settings).write.mode("overwrite").parquet(f"{new}/parquet/items")
         users = accepted.select(USER).distinct().count()
         items = spark.read.parquet(f"{new}/parquet/items").count()
@@ -267,16 +268,24 @@ def _write_all(
         "tolerated": sorted(settings.interactions.tolerated),
         "users": users,
         "items": items,
+        **moments(days, cuts),
+        "as_of": as_of,
+    }
+
+
+def moments(days: list[Row], cuts: split.Cuts) -> dict[str, str]:
+    """Return the times and the fingerprint that a report tells of the days of `daily`."""
+    return {
         "first": _iso(min(day["first"] for day in days)),
         "last": _iso(max(day["last"] for day in days)),
         "target_from": cuts.target_from.isoformat(timespec="seconds"),
         "test_from": cuts.test_from.isoformat(timespec="seconds"),
         "fingerprint": _fingerprint(days),
-        "as_of": as_of,
     }
 
 
-def _daily(accepted: DataFrame, settings: Settings) -> list[Row]:
+def daily(accepted: DataFrame, settings: Settings) -> list[Row]:
+    """Count the interactions by day, with their first and last second since 1970 and their hashes."""
     # Also grouped by the exact times of the settings, so that no group lies on both sides of a cut.
     from pyspark.sql import functions as F
 
@@ -309,14 +318,23 @@ def _iso(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
 
 
-def _write_windows(accepted: DataFrame, cuts: split.Cuts, new: str) -> None:
+def write_windows(accepted: DataFrame, cuts: split.Cuts, new: str) -> None:
+    """Write the interactions before and in the test window, as `train` and `test` below `new`/parquet."""
     plain = accepted.select(USER, ITEM, TIME, WEIGHT)
     split.window(plain, before=cuts.test_from).write.mode("overwrite").parquet(f"{new}/parquet/train")
     split.held_out_window(plain, cuts).write.mode("overwrite").parquet(f"{new}/parquet/test")
 
 
-def _latest(name: str, order: Column | str) -> Column:
-    # The name breaks ties, so that the same rows in another order give the same catalogue.
+def seen_items(rows: DataFrame) -> DataFrame:
+    """Return each item of the valid rows with its latest title and category, and when it was last seen."""
+    from pyspark.sql import functions as F
+
+    valid = rows.where(F.col(REASON).isNull())
+    return valid.groupBy(ITEM).agg(latest(TITLE, TIME), latest(CATEGORY, TIME), F.max(TIME).alias(TIME))
+
+
+def latest(name: str, order: Column | str) -> Column:
+    """Return the last known value of a column; the value breaks ties, so that the order of the rows does not matter."""
     from pyspark.sql import functions as F
 
     known = F.when(F.col(name).isNotNull(), F.struct(F.col(order) if isinstance(order, str) else order, F.col(name)))

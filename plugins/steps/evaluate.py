@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from shortlist.columns import AS_OF, ITEM, ITEM_INDEX, USER, USER_INDEX
-from shortlist.recommender import candidates, evaluation, features
+from shortlist.columns import AS_OF, USER, USER_INDEX
+from shortlist.recommender import diagnostics, evaluation, features
 from shortlist.stores import files, model_versions
+from steps import champion, tracking
+from steps.stage_one import indexed_events, propose_at
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 def evaluate_recommender(spark: SparkSession, *, settings: Settings, version_path: str) -> dict[str, Any]:
     """Propose to the users of the test window from what lay before it, and compare with what they took.
 
-    Writes the labelled candidates and `metrics.json` into the version.
+    Writes the labelled candidates, `metrics.json` and plots into the version and logs it to MLflow.
 
     Args:
         spark: Session owned by the caller; never stopped here.
@@ -29,7 +30,10 @@ def evaluate_recommender(spark: SparkSession, *, settings: Settings, version_pat
         version_path: A complete stage-one version.
 
     Returns:
-        The metrics of `evaluation.evaluate` for popular, similar-to-last and ALS, with the window.
+        The metrics of `evaluation.evaluate` for popular, similar-to-last and ALS, with the window and the `gate`.
+
+    Raises:
+        GateRefusedError: If the version is worse than the champion; its metrics are written nevertheless.
     """
     from pyspark.sql import functions as f
 
@@ -38,16 +42,21 @@ def evaluate_recommender(spark: SparkSession, *, settings: Settings, version_pat
     shown = max(settings.evaluation.k)
     listed = [f.col(rank) <= shown for rank in evaluation.BASELINES.values()]
     # Bounded by [candidates].train_users: it fits on the driver whatever the size of the data.
-    table = labelled.where(listed[0] | listed[1] | listed[2]).select(*evaluation.COLUMNS).toArrow()
+    table = labelled.where(listed[0] | listed[1] | listed[2]).select(*diagnostics.COLUMNS).toArrow()
     moments = model_versions.read_manifest(version_path)["as_of"]
     n_items = int(model_versions.load_items(version_path, model_versions.TRAIN).available.sum())
     result = {
         "window": {"from": moments[model_versions.TRAIN], "to": moments[model_versions.ALL]},
         **evaluation.evaluate(table, n_items, settings.evaluation),
     }
+    result["gate"] = champion.judge(spark, settings, version_path, table)
     files.write_json(f"{version_path}/{model_versions.METRICS}", result)
+    lists, _ = evaluation.model_lists(table, shown)
+    tracking.save_plots(version_path, tracking.list_plots(lists, table))
+    tracking.log_training(settings=settings, model=tracking.RECOMMENDER, path=version_path)
     ndcg = {name: round(model["ndcg@10"]["mean"], 4) for name, model in result["models"].items()}
     logger.info("stage one on %d held-out users, NDCG@10: %s", result["users"], ndcg)
+    champion.refuse(result["gate"], version_path)
     return result
 
 
@@ -63,10 +72,9 @@ def labelled_candidates(spark: SparkSession, settings: Settings, version_path: s
     events = indexed_events(spark, settings, version_path).persist()
     try:
         taken = features.relevant_items(events, moments[moment], moments[until], settings.interactions).persist()
-        share = settings.candidates.train_users / max(1, taken.count())
-        users = spark.read.parquet(f"{version_path}/users").join(taken, on=USER_INDEX, how="inner")
-        sampled = users.where(f.pmod(f.xxhash64(USER), f.lit(1_000_000)) < share * 1_000_000)
-        proposed = propose_at(spark, settings, version_path, events, sampled, moment)
+        users = spark.read.parquet(f"{version_path}/users")
+        drawn = draw_users(users, taken, settings.candidates.train_users)
+        proposed = propose_at(spark, settings, version_path, events, drawn, moment)
         proposed.withColumn(AS_OF, f.lit(moments[moment]).cast("timestamp")).write.mode("overwrite").parquet(path)
         taken.unpersist()
     finally:
@@ -74,23 +82,10 @@ def labelled_candidates(spark: SparkSession, settings: Settings, version_path: s
     return path
 
 
-def indexed_events(spark: SparkSession, settings: Settings, version_path: str) -> DataFrame:
-    """Return all interactions with the indexes of a version."""
-    events = spark.read.parquet(settings.paths.train, settings.paths.test)
-    users, items = (spark.read.parquet(f"{version_path}/{name}") for name in ("users", "items"))
-    return features.indexed(events, users, items.select(ITEM, ITEM_INDEX))
+def draw_users(users: DataFrame, taken: DataFrame, at_most: int) -> DataFrame:
+    """Return about `at_most` of the users of a window, drawn by the hash of their id, with what they took."""
+    from pyspark.sql import functions as f
 
-
-def propose_at(
-    spark: SparkSession, settings: Settings, version_path: str, events: DataFrame, users: DataFrame, moment: str
-) -> DataFrame:
-    """Propose candidates to users from what was known at a moment."""
-    as_of = model_versions.read_manifest(version_path)["as_of"][moment]
-    factors = spark.read.parquet(f"{version_path}/{moment}/user_factors")
-    rows = features.user_rows(events, users, factors, as_of, settings.interactions)
-    return candidates.propose(
-        rows,
-        partial(model_versions.load_items, version_path, moment),
-        settings.candidates,
-        allow_repeats=settings.publish.allow_repeats,
-    )
+    share = at_most / max(1, taken.count())
+    labelled = users.join(taken, on=USER_INDEX, how="inner")
+    return labelled.where(f.pmod(f.xxhash64(USER), f.lit(1_000_000)) < share * 1_000_000)

@@ -22,7 +22,9 @@ from shortlist.columns import (
 )
 from shortlist.recommender import features
 from shortlist.stores import files, model_versions
-from steps.evaluate import indexed_events, labelled_candidates, propose_at
+from steps import tracking
+from steps.evaluate import labelled_candidates
+from steps.stage_one import indexed_events, propose_at
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -36,7 +38,7 @@ def export_recommendations(spark: SparkSession, *, settings: Settings, version_p
     """Write the hand-over files of a version into `postgres_data/`, each complete or not at all.
 
     `items`, `user_history`, `default_recs`, `online_recs`, `candidates_train` (the target window and the test window)
-    and `candidates_inference`, and the scores of `future.csv` if it is there.
+    and `candidates_inference`, and the scores of `future.csv` if it is there. The version becomes the champion.
 
     Args:
         spark: Session owned by the caller; never stopped here.
@@ -71,6 +73,9 @@ def export_recommendations(spark: SparkSession, *, settings: Settings, version_p
         events.unpersist()
     if files.exists(settings.paths.futures):
         rows["future_scores"] = _score_futures(spark, settings, version_path)
+    decision = files.read_json(f"{version_path}/{model_versions.METRICS}")["gate"]
+    version = version_path.rsplit("/", 1)[-1]
+    tracking.promote(settings=settings, model=tracking.RECOMMENDER, version=version, reason=decision["reason"])
     logger.info("handed over: %s", ", ".join(f"{name} {count:,} rows" for name, count in rows.items()))
     return rows
 

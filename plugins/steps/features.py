@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shortlist.columns import CATEGORY, ITEM, ITEM_INDEX, REASON, TIME, USER, USER_INDEX
 from shortlist.errors import FeatureStoreError
-from shortlist.recommender import features, indexing, interactions, profiles
+from shortlist.recommender import feature_rows, features, indexing, interactions
 from shortlist.stores import feature_store, readers
 from steps import etl
 
@@ -75,8 +75,8 @@ def process_and_save_features(
         items = indexing.index_ids(catalogue, ITEM, ITEM_INDEX).join(catalogue, on=ITEM, how="inner")
         indexed = _cached(features.indexed(events, users, items), caches)
         moment = report["features_as_of"]
-        item_rows = _cached(profiles.item_profiles(indexed, items, moment, settings), caches)
-        user_rows = _cached(profiles.user_profiles(indexed, users, item_rows, moment, settings), caches)
+        item_rows = _cached(feature_rows.item_profiles(indexed, items, moment, settings), caches)
+        user_rows = _cached(feature_rows.user_profiles(indexed, users, item_rows, moment, settings), caches)
         item_rows = item_rows.drop(ITEM_INDEX, CATEGORY)
         report |= {"users": user_rows.count(), "items": item_rows.count()}
         readers.check_unchanged(input_path, found)
@@ -103,8 +103,7 @@ def _validated(
     (known,) = accepted.agg(F.count(F.lit(1)).alias("rows"), F.unix_seconds(F.max(TIME)).alias("last")).collect()
     rejected = etl.count_reasons(blocks, valid - known["rows"])
     logger.info("read %s rows, accepted %s, rejected %s", f"{read:,}", f"{known['rows']:,}", rejected or "none")
-    shown = "`make validate FILE=…` shows some of each"
-    etl.check_rejected(rejected, read, known["rows"], inputs=found, settings=settings.interactions, shown=shown)
+    etl.check_rejected(rejected, read, known["rows"], settings=settings, inputs=found)
     # The moment at which the recommender that knows everything stands.
     moment = datetime.fromtimestamp(known["last"] + 1, tz=UTC).isoformat()
     report = {"read": read, "accepted": known["rows"], "rejected": rejected, "features_as_of": moment}

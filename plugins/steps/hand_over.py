@@ -6,10 +6,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from shortlist.errors import NothingToDoError, PublishError
-from shortlist.stores import generations, hand_over_files
+from shortlist.stores import generations, hand_over_files, model_versions
 from shortlist.stores.database import database_from_env, ensure_schema
-from shortlist.stores.datasets import DATASETS
+from shortlist.stores.datasets import DATASETS, PERSONAL_RECS
 from shortlist.weeks import SCHEDULED, week_of
+from steps import tracking
 
 if TYPE_CHECKING:
     from shortlist.settings import Settings
@@ -39,7 +40,7 @@ def load_reference(*, settings: Settings, datasets: tuple[str, ...], run_key: st
         dataset = DATASETS[name]
         try:
             with generations.only_loader(database, dataset):
-                file = hand_over_files.find(settings.paths.hand_over, dataset)
+                file = _find(settings, dataset)
                 served = generations.served(database, dataset)
                 if served and served.fingerprint == file.fingerprint:
                     logger.info("%s is served already", file.location)
@@ -65,11 +66,11 @@ def load_file(*, settings: Settings, dataset: str, run_key: str, run_after: str,
         The number of the generation.
 
     Raises:
-        NothingToDoError: If there is no file, or it is served already.
+        NothingToDoError: If there is no file, it is served already, or the model that made it was rolled back.
         InputError: If the file is not as documented.
     """
     database = _open_database()
-    file = hand_over_files.find(settings.paths.hand_over, DATASETS[dataset])
+    file = _find(settings, DATASETS[dataset])
     if run_type == SCHEDULED:
         served = generations.served(database, DATASETS[dataset])
         if served and served.week >= week_of(run_after) and served.fingerprint == file.fingerprint:
@@ -84,8 +85,15 @@ def audit_generation(*, settings: Settings, generation_id: int) -> dict[str, Any
 
 
 def publish_generation(*, settings: Settings, generation_id: int) -> dict[str, Any]:
-    """Let readers see an audited generation; see `generations.publish`."""
-    return generations.publish(database_from_env(), generation_id, keep=settings.publish.keep_generations)
+    """Let readers see an audited generation; see `generations.publish`. The ranker of it becomes the champion."""
+    database = database_from_env()
+    result = generations.publish(database, generation_id, keep=settings.publish.keep_generations)
+    served = generations.served(database, PERSONAL_RECS)
+    if served and served.generation_id == generation_id and "evaluation" in served.metrics:
+        ranker = (served.model_version or "").rpartition("+")[2]
+        reason = served.metrics["evaluation"]["gate"]["reason"]
+        tracking.promote(settings=settings, model=tracking.RANKER, version=ranker, reason=reason)
+    return result
 
 
 def roll_back(*, view: str) -> dict[str, Any]:
@@ -99,6 +107,15 @@ def _open_database() -> Database:
     database = database_from_env()
     ensure_schema(database)
     return database
+
+
+def _find(settings: Settings, dataset: Dataset) -> hand_over_files.HandOverFile:
+    file = hand_over_files.find(settings.paths.hand_over, dataset)
+    champion = model_versions.champion(settings.paths.model_versions)
+    version = file.export.get("model_version")
+    if champion and version in champion.rolled_back:
+        raise NothingToDoError(f"{file.location} was made by {version}, which was rolled back: train or export anew")
+    return file
 
 
 def _load(

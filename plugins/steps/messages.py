@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shortlist.errors import MessageError
 from shortlist.redaction import redact
@@ -72,11 +72,24 @@ def run_failure(*, dag_id: str, run_id: str, reason: str) -> str:
     return "\n".join([f"❌ <b>{_line(dag_id)}</b> failed: {_line(reason.replace('_', ' '))}", _line(run_id)])
 
 
-def send_message(text: str) -> bool:
+def drift(decision: Mapping[str, Any], batch: Mapping[str, Any]) -> str:
+    """Say whether there will be a retraining, and why.
+
+    Args:
+        decision: Of `check_retrain`.
+        batch: The manifest of the batch.
+    """
+    head = "🔁 <b>retraining</b>" if decision["retrain"] else "✅ <b>no retraining</b>"
+    rows = f"{batch['accepted']:,} new interactions in {decision['batch']}, drift score {decision['score']:.2f}"
+    return "\n".join([f"{head}: {_line(decision['reason'])}", _line(rows), _line(decision["report"])])
+
+
+def send_message(text: str, picture: bytes | None = None) -> bool:
     """Send HTML to the configured chat. A message is never a reason for a run to fail.
 
     Args:
         text: Telegram's HTML, values escaped.
+        picture: A PNG that the text becomes the caption of.
 
     Returns:
         Whether it was sent. `False`, with one line in the log, when Telegram is not configured or did not take it.
@@ -88,7 +101,7 @@ def send_message(text: str) -> bool:
         logger.info("No message sent: TELEGRAM_TOKEN and TELEGRAM_CHAT_ID are not set")
         return False
     try:
-        telegram.send(settings, text)
+        telegram.send(settings, text, picture)
     except MessageError as error:
         logger.warning("No message sent: %s", error)
         return False

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from shortlist.columns import AS_OF, CANDIDATE_FEATURES, ITEM, RELEVANT, SOURCE, TARGET, USER
 from shortlist.errors import GateRefusedError, NothingToDoError
-from shortlist.recommender import evaluation, gate, metrics, ranking
+from shortlist.recommender import diagnostics, evaluation, gate, metrics, ranking
+from shortlist.reports import plots
 from shortlist.stores import files, generations, hand_over_files, model_versions, recommendations
 from shortlist.stores.database import database_from_env, ensure_schema
 from shortlist.stores.datasets import CANDIDATES_INFERENCE, CANDIDATES_TRAIN, ITEMS, PERSONAL_RECS
 from shortlist.weeks import SCHEDULED, week_of
+from steps import tracking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
     from shortlist.stores.database import Database
 
 logger = logging.getLogger(__name__)
-
-# Two rankers a version: one has not seen the window it is evaluated on, the other has seen everything and is served.
-EVALUATED, SERVED = "evaluated", "served"
 
 # Where a table has one window only, this share of its users is held out instead.
 _HELD_OUT_USERS = 0.2
@@ -89,8 +88,8 @@ def train_ranker(*, settings: Settings, version: str, run_after: str) -> str:
     held_out = _held_out(table)
     logger.info("training the ranker on %d candidates", table.num_rows)
     models = {
-        EVALUATED: ranking.fit(_labelled(table, ~held_out), settings.ranker),
-        SERVED: ranking.fit(_labelled(table, held_out | True), settings.ranker),
+        model_versions.EVALUATED: ranking.fit(ranking.labelled(table.filter(~held_out)), settings.ranker),
+        model_versions.SERVED: ranking.fit(ranking.labelled(table), settings.ranker),
     }
     manifest = {
         "week": week_of(run_after),
@@ -101,7 +100,7 @@ def train_ranker(*, settings: Settings, version: str, run_after: str) -> str:
         "parameters": asdict(settings.ranker),
         "features": list(CANDIDATE_FEATURES),
         "trees": {name: model.tree_count_ for name, model in models.items()},
-        "importance": ranking.importance(models[SERVED]),
+        "importance": ranking.importance(models[model_versions.SERVED]),
     }
     path = model_versions.save_ranker(settings.paths.rankers, version, models, manifest)
     logger.info("ranker complete: %s, trees %s", path, manifest["trees"])
@@ -111,7 +110,7 @@ def train_ranker(*, settings: Settings, version: str, run_after: str) -> str:
 def evaluate_ranker(*, settings: Settings, ranker_path: str) -> dict[str, Any]:
     """Hold the ranker against the baselines on the window (or the users) it has not seen, and let the gate decide.
 
-    Writes `metrics.json` into the ranker's version.
+    Writes `metrics.json` and plots into the ranker's version and logs it to MLflow.
 
     Returns:
         `evaluation.evaluate`, with `window`, `difference` to the baselines, `gate` and feature `importance`.
@@ -121,10 +120,12 @@ def evaluate_ranker(*, settings: Settings, ranker_path: str) -> dict[str, Any]:
     table = _read_labelled(database, manifest["candidates_train"])
     table = table.filter(_held_out(table))
     scores = ranking.predict(
-        model_versions.load_ranker(ranker_path, EVALUATED), _features(table), tuple(CANDIDATE_FEATURES)
+        model_versions.load_ranker(ranker_path, model_versions.EVALUATED),
+        ranking.features_of(table),
+        tuple(CANDIDATE_FEATURES),
     )
     result = evaluation.evaluate(table, _available_items(database, table), settings.evaluation, scores)
-    lists, _ = evaluation.model_lists(table, 10, scores)
+    lists, _ = evaluation.model_lists(table, max(10, *settings.evaluation.k), scores)
     by_user = {name: metrics.ndcg(of_model, 10) for name, of_model in lists.items()}
     ranker = by_user.pop(evaluation.RANKER)
     decision = gate.decide(ranker, by_user, settings.gate, settings.evaluation)
@@ -136,6 +137,12 @@ def evaluate_ranker(*, settings: Settings, ranker_path: str) -> dict[str, Any]:
         "importance": manifest["importance"],
     }
     files.write_json(f"{ranker_path}/{model_versions.METRICS}", result)
+    drawn = tracking.list_plots(lists, table) | {"importance": plots.feature_importance(manifest["importance"])}
+    if settings.ranker.loss == "Logloss":  # the others order the items of a user and promise no probability
+        promised = diagnostics.calibration(scores, table[TARGET].to_numpy())
+        drawn["calibration"] = plots.reliability(promised, settings.ranker.negatives)
+    tracking.save_plots(ranker_path, drawn)
+    tracking.log_training(settings=settings, model=tracking.RANKER, path=ranker_path)
     ndcg = {name: round(model["ndcg@10"]["mean"], 4) for name, model in result["models"].items()}
     logger.info("ranker on %d held-out users, NDCG@10: %s", result["users"], ndcg)
     return {"users": result["users"], "ndcg@10": ndcg, "gate": result["gate"]}
@@ -187,7 +194,7 @@ def rank_candidates(*, settings: Settings, ranker_path: str, run_key: str, run_a
     )
     if generation.status != "loading":
         return generation.generation_id
-    model = model_versions.load_ranker(ranker_path, SERVED)
+    model = model_versions.load_ranker(ranker_path, model_versions.SERVED)
     rows = generations.read_batches(
         database,
         CANDIDATES_INFERENCE,
@@ -198,7 +205,7 @@ def rank_candidates(*, settings: Settings, ranker_path: str, run_key: str, run_a
 
     def ranked() -> Iterator[pa.RecordBatch]:
         for table in _whole_users(rows):
-            scores = ranking.predict(model, _features(table), tuple(CANDIDATE_FEATURES))
+            scores = ranking.predict(model, ranking.features_of(table), tuple(CANDIDATE_FEATURES))
             yield _best(database, table, scores, settings.publish.k)
 
     users = generations.write_batches(database, generation, ranked())
@@ -225,32 +232,7 @@ def _held_out(table: pa.Table) -> NDArray[np.bool_]:
     windows = pc.unique(table[AS_OF])
     if len(windows) > 1:
         return np.asarray(pc.equal(table[AS_OF], pc.max(windows)))
-    users, number = np.unique(table[USER].to_numpy(), return_inverse=True)
-    digests = (hashlib.sha256(str(user).encode()).digest() for user in users)
-    share = np.array([int.from_bytes(digest[:4], "big") / 2**32 for digest in digests])
-    chosen: NDArray[np.bool_] = (share < _HELD_OUT_USERS)[number]
-    return chosen
-
-
-def _labelled(table: pa.Table, rows: NDArray[np.bool_]) -> ranking.LabelledCandidates:
-    import numpy as np
-
-    kept = table.filter(rows)
-    window, user = kept[AS_OF].to_numpy().astype("int64", copy=False), kept[USER].to_numpy()
-    starts = np.ones(kept.num_rows, bool)
-    starts[1:] = (window[1:] != window[:-1]) | (user[1:] != user[:-1])
-    return ranking.LabelledCandidates(
-        group=np.cumsum(starts) - 1,
-        features=_features(kept),
-        target=kept[TARGET].to_numpy().astype(np.int64),
-        names=tuple(CANDIDATE_FEATURES),
-    )
-
-
-def _features(table: pa.Table) -> NDArray[np.float32]:
-    import numpy as np
-
-    return np.column_stack([table[name].to_numpy().astype(np.float32) for name in CANDIDATE_FEATURES])
+    return evaluation.user_places(table[USER]) < _HELD_OUT_USERS
 
 
 def _available_items(database: Database, table: pa.Table) -> int:

@@ -48,7 +48,7 @@ def train_recommender(spark: SparkSession, *, settings: Settings, version: str) 
     moments = moments_of(etl)
     try:
         for moment, as_of in moments.items():
-            _train_at(indexed, items, etl["items"], f"{path}/{moment}", as_of, settings)
+            train_at(indexed, items, etl["items"], f"{path}/{moment}", as_of, settings)
     finally:
         indexed.unpersist()
     manifest = {
@@ -87,7 +87,17 @@ def find_latest_model(*, settings: Settings) -> str:
     return model_versions.find_latest(settings.paths.model_versions)
 
 
-def _train_at(indexed: DataFrame, items: DataFrame, n_items: int, path: str, as_of: str, settings: Settings) -> None:
+def train_at(indexed: DataFrame, items: DataFrame, n_items: int, path: str, as_of: str, settings: Settings) -> None:
+    """Write factors, similar items and item features, as known from nothing but what lies before a moment.
+
+    Args:
+        indexed: Indexed interactions; those from `as_of` on are left out here.
+        items: Columns item_index and available.
+        n_items: Number of item indexes.
+        path: Folder of the moment in a new version.
+        as_of: ISO time, UTC.
+        settings: Hyper-parameters.
+    """
     from pyspark.sql import functions as f
 
     before = indexed.where(f.col("time") < f.lit(as_of).cast("timestamp"))

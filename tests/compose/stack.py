@@ -193,8 +193,8 @@ class Airflow(demo.Airflow):
     def states(self, dag_id: str, run_id: str) -> dict[str, str]:
         return {task["task_id"]: task["state"] for task in self.tasks(dag_id, run_id)}
 
-    def xcom(self, dag_id: str, run_id: str, task_id: str) -> Any:  # noqa: ANN401
-        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:  # noqa: ANN401
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
         return self.get(path)["value"]
 
 
@@ -230,6 +230,29 @@ def log_of_a_changed_step(stack: Stack, airflow: Airflow) -> str:
 def found_in(texts: Iterable[str], values: dict[str, str]) -> set[str]:
     """Return the names of the values that occur in any of the texts."""
     return {name for text in texts for name, value in values.items() if value in text}
+
+
+def deliver_feedback(stack: Stack, *, times: int = 1, days_later: int = 0) -> None:
+    """Put a third of the sample's user-days into data/streaming/, with the amounts multiplied and the days moved."""
+    import pandas as pd
+
+    rows = pd.read_parquet(stack.folder / SAMPLE)
+    day = rows.InvoiceDate.dt.normalize()
+    third = pd.util.hash_pandas_object(rows.CustomerID.astype(str) + day.astype(str), index=False) % 3 == 0
+    chosen = rows[third & rows.CustomerID.notna() & (rows.Quantity > 0)]
+    feedback = pd.DataFrame(
+        {
+            "DATE": (chosen.InvoiceDate + pd.Timedelta(days=days_later)).dt.strftime("%Y-%m-%d %H:%M:%S"),
+            "CUST_ID": chosen.CustomerID.astype(int),
+            "MOVIE_ID": chosen.StockCode,
+            "RATING": chosen.Quantity * times,
+        }
+    )
+    file = stack.folder / "data" / "streaming" / "current.csv"
+    file.parent.mkdir(exist_ok=True)
+    file.parent.chmod(0o777)
+    feedback.to_csv(file.with_suffix(".part"), index=False)
+    file.with_suffix(".part").rename(file)
 
 
 def _write_sample(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests.compose.stack import ONCE, Airflow, Stack, found_in, wait_for
 
@@ -64,7 +65,8 @@ def test_every_service_is_healthy_and_the_others_have_ended_well(containers: dic
 
 def test_the_dags_are_there_and_switched_on(airflow: Airflow) -> None:
     paused = {found["dag_id"]: found["is_paused"] for found in airflow.get("dags")["dags"]}
-    assert paused == dict.fromkeys([*WEEKLY, "etl_train_test_pipeline"], False)
+    others = ("etl_train_test_pipeline", "drift_detection_retrain_pipeline", "tune")
+    assert paused == dict.fromkeys([*WEEKLY, *others], False)
     assert airflow.get("importErrors")["total_entries"] == 0
 
 
@@ -86,6 +88,15 @@ def test_the_first_weekly_runs_are_skipped_and_say_why(
     assert airflow.states(dag_id, run_id)[task_id] == "skipped"
     assert set(airflow.states(dag_id, run_id).values()) <= {"success", "skipped"}
     assert "nothing to load: there is neither" in stack.task_log(dag_id, run_id, task_id)
+
+
+def test_the_first_daily_run_finds_no_feedback_and_says_so(stack: Stack, airflow: Airflow) -> None:
+    dag_id = "drift_detection_retrain_pipeline"
+    run = wait_for(lambda: airflow.get(f"dags/{dag_id}/dagRuns?run_type=scheduled")["dag_runs"], dag_id, 120)
+    run_id = run[0]["dag_run_id"]
+    assert airflow.wait(dag_id, run_id) == "success"
+    assert set(airflow.states(dag_id, run_id).values()) == {"skipped"}
+    assert "there is no new feedback" in stack.task_log(dag_id, run_id, "process_streaming_data")
 
 
 def test_containers_are_locked_down(containers: dict[str, dict[str, Any]]) -> None:
@@ -172,6 +183,21 @@ def test_the_chain_serves_recommendations(stack: Stack, airflow: Airflow, chain:
     version = airflow.xcom("etl_train_test_pipeline", runs[0]["dag_run_id"], "find_latest_model")
     assert re.fullmatch(r"/opt/airflow/models/artifacts/version_\d{8}T\d{6}", version)
     assert (stack.folder / "models/artifacts" / Path(version).name / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("model", ["recommender", "ranker"])
+def test_the_champions_are_in_mlflow_and_in_the_list(stack: Stack, chain: str, model: str) -> None:
+    answer = requests.get(
+        f"http://127.0.0.1:{stack.settings['MLFLOW_PORT']}/api/2.0/mlflow/registered-models/alias",
+        params={"name": f"shortlist-{model}", "alias": "champion"},
+        timeout=30,
+    )
+    answer.raise_for_status()
+    folder = stack.folder / "models" / {"recommender": "artifacts", "ranker": "rankers"}[model]
+    champion = json.loads((folder / "champion.json").read_text())["version"]
+    tags = {tag["key"]: tag["value"] for tag in answer.json()["model_version"]["tags"]}
+    assert tags["version"] == champion
+    assert champion in stack.command("make", "compose-models").stdout
 
 
 def test_the_spark_tasks_ran_on_the_cluster(stack: Stack, chain: str) -> None:

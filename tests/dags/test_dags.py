@@ -8,7 +8,20 @@ from typing import Any
 
 import pytest
 
-from steps import etl, evaluate, export, features, futures, hand_over, ranked_data, train
+from steps import (
+    drift,
+    etl,
+    evaluate,
+    export,
+    features,
+    futures,
+    hand_over,
+    ranked_data,
+    streaming,
+    train,
+    tune,
+    tuning_window,
+)
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 
@@ -19,6 +32,21 @@ LOAD_EDGES = [
     ["load_reference", "load_file"],
 ]
 EDGES = {
+    "drift_detection_retrain_pipeline": [
+        ["check_retrain", "merge_streaming_data"],
+        ["check_retrain", "skip_retrain"],
+        ["detect_drift", "check_retrain"],
+        ["find_current_model", "check_retrain"],
+        ["find_current_model", "detect_drift"],
+        ["find_latest_model", "export_recommendations"],
+        ["find_latest_model", "test_recommender"],
+        ["merge_streaming_data", "train_recommender"],
+        ["process_streaming_data", "check_retrain"],
+        ["process_streaming_data", "detect_drift"],
+        ["process_streaming_data", "find_current_model"],
+        ["test_recommender", "export_recommendations"],
+        ["train_recommender", "find_latest_model"],
+    ],
     "etl_train_test_pipeline": [
         ["find_latest_model", "export_recommendations"],
         ["find_latest_model", "spark_test_recommender"],
@@ -47,8 +75,10 @@ EDGES = {
         ["train_ranker", "rank_candidates"],
         ["wait_for_candidates", "train_ranker"],
     ],
+    "tune": [],
 }
 SCHEDULES = {
+    "drift_detection_retrain_pipeline": "@daily",
     "etl_train_test_pipeline": None,
     "feature_engineering": None,
     "load_default_recs": "5 21 * * 6",
@@ -56,8 +86,10 @@ SCHEDULES = {
     "load_candidates_train": "10 21 * * 6",
     "load_candidates_inference": "10 21 * * 6",
     "load_candidates_ranked": "15 21 * * 6",
+    "tune": None,
 }
 TAGS = {
+    "drift_detection_retrain_pipeline": ["drift", "train"],
     "etl_train_test_pipeline": ["etl", "train"],
     "feature_engineering": ["features"],
     "load_default_recs": ["load", "weekly"],
@@ -65,8 +97,12 @@ TAGS = {
     "load_candidates_train": ["load", "weekly"],
     "load_candidates_inference": ["load", "weekly"],
     "load_candidates_ranked": ["rank", "weekly"],
+    "tune": ["train", "tune"],
 }
 OUTLETS = {
+    ("drift_detection_retrain_pipeline", "merge_streaming_data"): "shortlist://files/interactions",
+    ("drift_detection_retrain_pipeline", "train_recommender"): "shortlist://models/recommender",
+    ("drift_detection_retrain_pipeline", "export_recommendations"): "shortlist://files/hand_over",
     ("etl_train_test_pipeline", "spark_etl"): "shortlist://files/interactions",
     ("etl_train_test_pipeline", "create_futures"): "shortlist://files/futures",
     ("etl_train_test_pipeline", "spark_train_recommender"): "shortlist://models/recommender",
@@ -78,17 +114,28 @@ OUTLETS = {
     ("load_candidates_train", "publish"): "shortlist://served/candidates_train",
     ("load_candidates_inference", "publish"): "shortlist://served/candidates_inference",
     ("load_candidates_ranked", "publish"): "shortlist://served/personal_recs",
+    ("tune", "tune_recommender"): "shortlist://settings/proposal",
 }
 SPARK_TASKS = {
     ("etl_train_test_pipeline", task_id)
     for task_id in ("spark_etl", "spark_train_recommender", "spark_test_recommender", "export_recommendations")
-} | {("feature_engineering", "process_and_save_features")}
+} | {
+    ("drift_detection_retrain_pipeline", task_id)
+    for task_id in (
+        "process_streaming_data", "detect_drift", "merge_streaming_data", "train_recommender", "test_recommender",
+        "export_recommendations",
+    )
+} | {("feature_engineering", "process_and_save_features"), ("tune", "tune_recommender")}  # fmt: skip
 # The last that does something: `end` of feature_engineering never runs, the scheduler only ticks it off.
-LAST_STEPS = {
-    "etl_train_test_pipeline": "export_recommendations",
+LAST_TASK = {
     "feature_engineering": "process_and_save_features",
+    "etl_train_test_pipeline": "export_recommendations",
+    "drift_detection_retrain_pipeline": "export_recommendations",
+    "tune": "tune_recommender",
 }
-LAST_TASKS = {(dag_id, LAST_STEPS.get(dag_id, "publish")) for dag_id in EDGES}
+LAST_TASKS = {(dag_id, LAST_TASK.get(dag_id, "publish")) for dag_id in EDGES}
+# A search may be given a whole night.
+EXECUTION_HOURS = {("tune", "tune_recommender"): 12}
 
 each_dag = pytest.mark.parametrize("dag_id", sorted(EDGES))
 
@@ -142,7 +189,7 @@ def test_every_task_is_retried_with_backoff_limited_in_time_and_reported(bag: An
     for name, task in tasks_of(bag).items():
         policy = {key: task[key] for key in ("retries", "retry_delay", "backoff", "max_retry_delay")}
         assert policy == {"retries": 2, "retry_delay": 60, "backoff": 2.0, "max_retry_delay": 900}, name
-        assert task["execution_timeout"] == 7200, name
+        assert task["execution_timeout"] == EXECUTION_HOURS.get(name, 2) * 3600, name
         assert task["on_failure"] == task["on_retry"] == ["TelegramNotifier"], name
 
 
@@ -165,8 +212,9 @@ def test_spark_tasks_are_exactly_these_on_the_one_connection_in_utc(bag: Any) ->
         assert task["config"]["spark.sql.session.timeZone"] == "UTC"
 
 
-def test_a_dictionary_is_one_xcom(bag: Any) -> None:
-    assert not any(task["multiple_outputs"] for task in tasks_of(bag).values())
+def test_a_dictionary_is_one_xcom_but_for_the_two_kinds_of_drift(bag: Any) -> None:
+    several = {name for name, task in tasks_of(bag).items() if task["multiple_outputs"]}
+    assert several == {("drift_detection_retrain_pipeline", "detect_drift")}
 
 
 def test_the_sensor_gives_its_slot_back_and_ends_some_day(bag: Any) -> None:
@@ -207,6 +255,16 @@ def test_each_attempt_to_write_features_has_a_version_of_its_own(bag: Any) -> No
     assert "ti.try_number" in version
 
 
+def test_the_form_of_the_search_asks_for_its_budget_in_numbers(bag: Any) -> None:
+    dag = bag["dags"]["tune"]
+
+    assert dag["params"] == {"minutes": 30.0, "trials": 100}
+    assert dag["native"] is True
+    arguments = dag["tasks"]["tune_recommender"]["arguments"]
+    assert (arguments["minutes"], arguments["trials"]) == ("{{ params.minutes }}", "{{ params.trials }}")
+    assert arguments["settings_path"].endswith("config/pipeline.toml")
+
+
 def test_no_argument_stands_on_a_logical_date(bag: Any) -> None:
     # A run started from the UI or by REST may have none.
     for name, task in tasks_of(bag).items():
@@ -229,7 +287,10 @@ def test_airflow_takes_no_package_of_ours_for_a_plugin(bag: Any) -> None:
     assert bag["bare_modules"] == []
 
 
-@pytest.mark.parametrize("module", [etl, evaluate, export, features, futures, hand_over, ranked_data, train])
+STEPS = [drift, etl, evaluate, export, features, futures, hand_over, ranked_data, streaming, train, tune, tuning_window]
+
+
+@pytest.mark.parametrize("module", STEPS)
 def test_no_step_has_a_parameter_that_airflow_would_fill(module: Any) -> None:
     from airflow.sdk.definitions.context import KNOWN_CONTEXT_KEYS
 

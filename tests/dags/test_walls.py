@@ -38,10 +38,13 @@ def test_steps_load_neither_airflow_nor_anything_heavy() -> None:
         "pyarrow",
         "scipy",
         "catboost",
+        "optuna",
         "psycopg2",
         "redis",
         "requests",
         "jinja2",
+        "mlflow",
+        "matplotlib",
     }
     assert heavy & set(loaded) == set()
 

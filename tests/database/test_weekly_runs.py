@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shortlist.errors import NothingToDoError
-from shortlist.stores import generations, hand_over_files
+from shortlist.stores import files, generations, hand_over_files, model_versions
 from shortlist.stores.datasets import PERSONAL_RECS
 from shortlist.weeks import week_of
 from steps.ranked_data import candidates_ready
@@ -90,3 +91,24 @@ def publish_personal_recs(shop: Shop) -> None:
     generations.write_batches(shop.database, generation, iter([pa.RecordBatch.from_pylist([row], schema=schema)]))
     shop.audit(generation.generation_id)
     shop.flip(generation.generation_id)
+
+
+def test_a_file_of_a_model_that_was_rolled_back_is_not_loaded(shop: Shop) -> None:
+    shop.write("default_recs", RECS)
+    exported = shop.file("default_recs.csv").parent / "default_recs.parquet"
+    exported.mkdir()
+    table = pa.table({"rank": [1, 2], "item_id": ["007", "8"], "score": [0.5, 0.25]})
+    pq.write_table(table, exported / "part-0.parquet")
+    (exported / "_export.json").write_text('{"model_version": "version_2", "rows": 2}')
+    shop.file("default_recs.csv").unlink()
+    folder = shop.settings.paths.model_versions
+    for name in ("version_1", "version_2"):
+        files.write_json(f"{folder}/{name}/manifest.json", {"version": name})
+        model_versions.promote(folder, name, "better")
+    model_versions.roll_back(folder)
+
+    with pytest.raises(NothingToDoError, match="made by version_2, which was rolled back"):
+        shop.load("default_recs", run="scheduled", run_type="scheduled")
+
+    model_versions.promote(folder, "version_2", "better after all")
+    assert shop.load("default_recs", run="again", run_type="scheduled")

@@ -24,8 +24,9 @@ from embedded.postgres import EmbeddedPostgres
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Quality is not the question here, so the models are small and the gate lets everything pass.
+# Quality is not the question here, so the models are small, and neither the gate nor a drift stops anything.
 SMALLER = {"rank": "8", "iterations": "10", "bootstrap_samples": "100", "tolerance": "1.0"}
+SMALLER |= dict.fromkeys(("kl", "mean", "median", "new_users", "new_items"), "9.0")
 TABLES = ("default_recs", "online_recs", "candidates_train", "candidates_inference", "personal_recs")
 
 
@@ -47,8 +48,8 @@ class Demo:
         self.config = folder / "small.toml"
         self.config.write_text(text)
 
-    def start(self, data: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "embedded", "demo", "--data", str(data), "--config", str(self.config)]
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "embedded", *arguments, "--config", str(self.config)]
         variables = {"PYTHONPATH": f"{PROJECT}/plugins", "SHORTLIST_HOME": str(self.home), "DATA_ROOT": str(self.root)}
         return subprocess.Popen(
             command,
@@ -60,7 +61,10 @@ class Demo:
         )
 
     def run(self, data: Path) -> tuple[int, str]:
-        with self.start(data) as process:
+        return self.finish("demo", "--data", str(data))
+
+    def finish(self, *arguments: str) -> tuple[int, str]:
+        with self.start(*arguments) as process:
             screen, _ = process.communicate()
             return process.returncode, screen
 
@@ -213,7 +217,7 @@ def test_a_missing_file_ends_with_its_name_and_leaves_what_is_served(demo: Demo,
 
 def test_an_interrupt_stops_everything_and_leaves_what_is_served(demo: Demo, screen: str) -> None:
     before = demo.contents()
-    with demo.start(demo.data) as process:
+    with demo.start("demo", "--data", str(demo.data)) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "reading 1 file" in line:
@@ -224,3 +228,46 @@ def test_an_interrupt_stops_everything_and_leaves_what_is_served(demo: Demo, scr
     assert rest.splitlines()[-1] == "Interrupted. What was served before is still served."
     assert demo.processes() == []
     assert demo.contents() == before
+
+
+def test_feedback_is_taken_in_and_the_decision_shown(demo: Demo, screen: str) -> None:
+    rows = pq.read_table(demo.data).to_pandas().dropna(subset="CustomerID")
+    feedback = rows[(rows.Quantity > 0) & (rows.CustomerID % 3 == 0)]
+    lines = feedback.apply(
+        lambda row: f"{row.InvoiceDate:%Y-%m-%d %H:%M:%S},{row.CustomerID:.0f},{row.StockCode},{row.Quantity}", axis=1
+    )
+    streaming = demo.root / "data" / "streaming"
+    streaming.mkdir()
+    (streaming / "current.csv").write_text("\n".join(["DATE,CUST_ID,MOVIE_ID,RATING", *lines]) + "\n")
+    code, told = demo.finish("drift")
+    assert code == 0, told
+    assert "The model stays: no term is over the threshold of 1" in told
+    assert "skip_retrain" in told
+    assert "merge_streaming_data" not in told
+    report = Path(told.splitlines()[-1].removeprefix("Report: "))
+    assert "<svg" in report.read_text()
+    assert not list(streaming.iterdir())
+    assert demo.processes() == []
+
+
+def test_an_interrupted_search_for_settings_goes_on_with_the_next_call(demo: Demo, screen: str) -> None:
+    with demo.start("tune", "--trials", "2") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "trial 1 of 2" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stdout.read()
+    assert process.returncode == 130
+    assert rest.splitlines()[-1] == "Interrupted. The next call goes on where this one stopped."
+    (study,) = (demo.root / "models" / "tuning").iterdir()
+    tried = (study / "trials.csv").read_text().splitlines()
+    code, found = demo.finish("tune", "--trials", "2")
+    assert code == 0, found
+    assert "trial 2 of 2" in found
+    assert "trial 1 of 2" not in found
+    assert (study / "trials.csv").read_text().splitlines()[:2] == tried
+    assert found.splitlines()[-1].endswith(f"{study}/trials.csv")
+    proposal = demo.config.with_name("small.proposed.toml")
+    assert proposal.exists() != ("Nothing better found in 2 trials" in found)
+    assert demo.processes() == []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from embedded.demo import describe
+from embedded.dag_runs import describe
 from embedded.home import PROJECT
 from shortlist.errors import InputError, RejectedRowsError
 
@@ -48,11 +48,26 @@ def test_a_wrong_settings_file_ends_the_demo_with_one_paragraph(tmp_path: Path) 
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", [["psql"], ["rollback", "personal_recs"]], ids=lambda value: value[0])
+@pytest.mark.parametrize("command", [["psql"], ["rollback", "--view", "personal_recs"]], ids=lambda value: value[0])
 def test_commands_on_tables_say_that_there_are_none_yet(command: list[str], tmp_path: Path) -> None:
     done = run(sys.executable, "-m", "embedded", *command, home=tmp_path / "home")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"\nThere are no tables in {tmp_path}/home yet: run `make demo` first.\n"
+
+
+def test_a_roll_back_of_both_or_neither_asks_which(tmp_path: Path) -> None:
+    for words in ((), ("--view", "personal_recs", "--model", "ranker")):
+        done = run(sys.executable, "-m", "embedded", "rollback", *words, home=tmp_path / "home")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("\nroll back which? Either a table, VIEW=personal_recs, or a model, MODEL=")
+
+
+def test_without_models_the_list_says_so_and_nothing_goes_back(tmp_path: Path) -> None:
+    done = run("make", "--old-file=setup", "models", home=tmp_path, DATA_ROOT=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "there is no ranker yet" in done.stdout
+    done = run("make", "--old-file=setup", "rollback", "MODEL=ranker", home=tmp_path, DATA_ROOT=str(tmp_path))
+    assert f"no champion in {tmp_path}/models/rankers" in done.stderr
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError
 
 from shortlist.columns import CATEGORY_SHARES, USER
 from shortlist.errors import FeatureMemoryError, FeatureStoreError
-from shortlist.recommender.profiles import USER_PROFILE
+from shortlist.recommender.feature_rows import USER_PROFILE
 from shortlist.stores import feature_store
 from shortlist.stores.feature_store import FeatureStore, store_from_env
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from shortlist.errors import FeatureMemoryError, FeatureStoreError, RejectedRowsError
-from shortlist.recommender.profiles import ITEM_PROFILE, USER_PROFILE
+from shortlist.recommender.feature_rows import ITEM_PROFILE, USER_PROFILE
 from shortlist.settings import FeatureStoreSettings
 from shortlist.stores import feature_store
 from shortlist.stores.feature_store import FeatureStore

@@ -17,21 +17,14 @@ import pytest
 from shortlist.columns import CANDIDATE_FEATURES
 from shortlist.errors import ModelVersionError
 from shortlist.recommender.candidates import ITEM_FEATURES, USER_FEATURES
-from shortlist.settings import (
-    AlsSettings,
-    CandidateSettings,
-    EvaluationSettings,
-    PathSettings,
-    PublishSettings,
-    Settings,
-    SimilaritySettings,
-)
-from shortlist.stores import model_versions
+from shortlist.settings import PathSettings, Settings
+from shortlist.stores import files, model_versions
 from shortlist.stores.feature_store import FeatureStore
 from steps.evaluate import evaluate_recommender
 from steps.export import export_recommendations
 from steps.features import process_and_save_features
 from steps.train import find_latest_model, train_recommender
+from tests.small_shop import LATE_ITEM, LATE_USER, START, TARGET_FROM, TEST_FROM, events, folder, write_shop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,74 +33,10 @@ if TYPE_CHECKING:
 
     from tests.redis_server import RedisServer
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
-TARGET_FROM, TEST_FROM = START + timedelta(days=60), START + timedelta(days=80)
-LATE_USER, LATE_ITEM = "u-late", "i-late"
-
-
-@cache
-def events() -> list[tuple[str, str, datetime, float]]:
-    """Users u00–u29 take i00–i09, u30–u59 take i10–i19: a few on the way, some in each window."""
-    generator = np.random.default_rng(3)
-    rows = []
-    for user in range(60):
-        first = 0 if user < 30 else 10
-        for item in generator.permutation(10)[:8]:
-            when = START + timedelta(days=float(generator.random() * 100))
-            rows.append((f"u{user:02}", f"i{first + item:02}", when, 1.0))
-    rows.append((LATE_USER, "i00", TARGET_FROM + timedelta(days=1), 1.0))
-    rows += [(f"u{user:02}", LATE_ITEM, TEST_FROM + timedelta(days=1), 1.0) for user in range(5)]
-    return sorted(rows, key=lambda row: row[2])
-
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    settings = Settings(
-        als=AlsSettings(rank=4, iterations=3),
-        similarity=SimilaritySettings(history=10, neighbours=10, shrinkage=1.0),
-        candidates=CandidateSettings(als=5, similar=5, popular=5),
-        evaluation=EvaluationSettings(k=(5, 10), bootstrap_samples=100),
-        publish=PublishSettings(k=5, default_recs=5, online_recs=3),
-        paths=PathSettings(root=str(tmp_path_factory.mktemp("shop"))),
-    )
-    rows = events()
-    fields: dict[str, pa.DataType] = {
-        "user_id": pa.string(),
-        "item_id": pa.string(),
-        "time": pa.timestamp("us", "UTC"),
-        "weight": pa.float32(),
-    }
-    schema = pa.schema(fields)
-
-    def write(path: str, part: list[tuple[str, str, datetime, float]]) -> None:
-        named = [dict(zip(schema.names, row, strict=True)) for row in part]
-        pq.write_table(pa.Table.from_pylist(named, schema=schema), _folder(path) / "part-0.parquet")
-
-    write(settings.paths.train, [row for row in rows if row[2] < TEST_FROM])
-    write(settings.paths.test, [row for row in rows if row[2] >= TEST_FROM])
-    items = sorted({row[1] for row in rows})
-    catalogue = pa.table(
-        {
-            "item_id": items,
-            "title": [f"Title of {item}" for item in items],
-            "category": pa.nulls(len(items), pa.string()),
-            "available": [item != "i05" for item in items],
-        }
-    )
-    pq.write_table(catalogue, _folder(settings.paths.items) / "part-0.parquet")
-    report = {
-        "target_from": TARGET_FROM.isoformat(),
-        "test_from": TEST_FROM.isoformat(),
-        "last": rows[-1][2].isoformat(timespec="seconds"),
-        "fingerprint": "f",
-        "accepted": len(rows),
-        "users": 61,
-        "items": len(items),
-    }
-    _folder(settings.paths.processed)
-    with open(settings.paths.etl_report, "w", encoding="utf-8") as file:
-        json.dump(report, file)
-    return settings
+    return write_shop(tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +45,6 @@ def version(spark: SparkSession, settings: Settings) -> str:
     evaluate_recommender(spark, settings=settings, version_path=path)
     export_recommendations(spark, settings=settings, version_path=path)
     return path
-
-
-def _folder(path: str) -> Path:
-    from pathlib import Path
-
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def table(path: str) -> list[dict[str, Any]]:
@@ -248,6 +169,20 @@ def test_the_evaluation_compares_the_baselines_on_the_same_users(version: str) -
     assert metrics["models"]["als"]["hit_rate@5"]["mean"] > 0.3
 
 
+def test_the_evaluation_draws_its_plots_and_logs_a_run(version: str, settings: Settings) -> None:
+    assert files.names(f"{version}/plots") == ["popularity.png", "precision_recall.png"]
+    (experiment,) = [name for name in files.names(settings.paths.experiments) if name not in ("0", ".trash", "models")]
+    runs = [
+        name for name in files.names(f"{settings.paths.experiments}/{experiment}") if name not in ("meta.yaml", "tags")
+    ]
+    logged = [folder(f"{settings.paths.experiments}/{experiment}/{run}") for run in runs]
+    (run,) = [run for run in logged if (run / "tags/version").read_text() == "version_20260501T000000"]
+    assert (run / "params/als.rank").read_text() == "4"
+    value = float((run / "metrics/hit_rate_5/als").read_text().split()[1])
+    assert value == files.read_json(f"{version}/metrics.json")["models"]["als"]["hit_rate@5"]["mean"]
+    assert len((run / "tags/code_sha256").read_text()) == 64
+
+
 def test_the_same_data_and_seed_give_identical_files(spark: SparkSession, settings: Settings, version: str) -> None:
     names = ("default_recs", "online_recs", "candidates_train", "candidates_inference", "user_history")
 
@@ -263,7 +198,7 @@ def test_the_same_data_and_seed_give_identical_files(spark: SparkSession, settin
 
 
 def test_a_version_without_a_manifest_is_never_found(settings: Settings, version: str) -> None:
-    half = _folder(f"{settings.paths.model_versions}/version_20990101T000000")
+    half = folder(f"{settings.paths.model_versions}/version_20990101T000000")
     assert find_latest_model(settings=settings) != str(half)
     with pytest.raises(ModelVersionError, match="no complete model version"):
         model_versions.read_manifest(str(half))

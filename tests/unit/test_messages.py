@@ -160,3 +160,19 @@ def test_telegram_refusing_is_one_warning_and_no_failure(
     assert [(record.levelname, record.message) for record in caplog.records] == [
         ("WARNING", "No message sent: Telegram did not take the message: 403 Forbidden: *** was kicked")
     ]
+
+
+def test_a_drift_decision_is_told_with_its_reason_and_where_the_report_lies() -> None:
+    decision = {
+        "retrain": True,
+        "reason": "over the threshold of 1 and over chance: weights 2.10 (chance: 0.40)",
+        "batch": "drift_20261121T000000",
+        "score": 2.1,
+        "report": "/reports/<x>/index.html",
+    }
+    assert messages.drift(decision, {"accepted": 12345}).splitlines() == [
+        "🔁 <b>retraining</b>: over the threshold of 1 and over chance: weights 2.10 (chance: 0.40)",
+        "12,345 new interactions in drift_20261121T000000, drift score 2.10",
+        "/reports/&lt;x&gt;/index.html",
+    ]
+    assert messages.drift(decision | {"retrain": False}, {"accepted": 1}).startswith("✅ <b>no retraining</b>")

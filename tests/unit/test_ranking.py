@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -37,6 +38,14 @@ def test_the_ranker_finds_the_feature_that_decides() -> None:
     best = data.features[:, 0].reshape(40, 8).argmax(axis=1)
     assert np.mean(scores.argmax(axis=1) == best) > 0.9
     assert list(ranking.importance(model))[0] == "signal"
+
+
+@pytest.mark.parametrize("loss", ["YetiRank", "QuerySoftMax", "QueryRMSE", "Logloss"])
+def test_the_importance_is_known_whatever_the_loss(loss: Literal["YetiRank", "QuerySoftMax", "QueryRMSE"]) -> None:
+    """CatBoost's default kind of importance stopped the training with every loss but Logloss."""
+    shares = ranking.importance(ranking.fit(labelled(), replace(CONFIG, loss=loss)))
+    assert set(shares) == set(NAMES)
+    assert sum(shares.values()) == pytest.approx(100, abs=0.01)
 
 
 def test_the_same_data_and_seed_give_the_same_scores() -> None:

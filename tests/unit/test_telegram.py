@@ -40,6 +40,16 @@ def test_a_message_arrives_as_html_without_a_link_preview(settings: TelegramSett
     ]
 
 
+def test_a_picture_arrives_with_the_text_as_its_caption(settings: TelegramSettings, bot_api: FakeBotApi) -> None:
+    send(settings, f"<b>done</b>{'x' * 2000}", b"\x89PNG and more")
+
+    [message] = bot_api.messages
+    assert message["photo"] == b"\x89PNG and more"
+    assert message["caption"].startswith("<b>done</b>xxx")
+    assert len(message["caption"]) == 1024
+    assert (message["chat_id"], message["parse_mode"]) == ("-1001", "HTML")
+
+
 def test_429_is_waited_out(settings: TelegramSettings, bot_api: FakeBotApi) -> None:
     bot_api.refuse(429, "Too Many Requests: retry after 1", retry_after=1)
     began = time.monotonic()

@@ -107,6 +107,22 @@ def fit(pairs: DataFrame, config: AlsSettings) -> Factors:
     )
 
 
+def as_matrix(learned: pa.Table, n_items: int) -> NDArray[np.float32]:
+    """Return item factors as one matrix (n_items, rank), zeros for an item that did not occur.
+
+    Args:
+        learned: At least one row of item_index and factors.
+        n_items: Number of item indexes.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    vectors = np.concatenate([np.asarray(pc.list_flatten(chunk)) for chunk in learned[FACTORS].chunks])
+    matrix = np.zeros((n_items, len(vectors) // learned.num_rows), np.float32)
+    matrix[learned[ITEM_INDEX].to_numpy()] = vectors.reshape(learned.num_rows, -1)
+    return matrix
+
+
 def _iterate_in_one_block(by_user: DataFrame, start: NDArray[np.float32], config: AlsSettings) -> NDArray[np.float32]:
     """Return the factors of the items after all iterations, zeros where an item does not occur."""
     import numpy as np

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,26 @@ def evaluate(
             if member.any()
         },
     }
+
+
+def user_places(users: pa.ChunkedArray[pa.StringScalar]) -> NDArray[np.float64]:
+    """Place each user between 0 and 1 by the hash of the id: a cut there divides them alike in every run.
+
+    Args:
+        users: User ids, (rows,); the same id has the same place.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> user_places(pa.chunked_array([["ann", "bob", "ann"]])).round(4).tolist()
+        [0.2874, 0.5067, 0.2874]
+    """
+    import numpy as np
+
+    encoded = users.combine_chunks().dictionary_encode()
+    digests = (hashlib.sha256(str(user).encode()).digest() for user in encoded.dictionary.to_pylist())
+    places = np.array([int.from_bytes(digest[:4], "big") / 2**32 for digest in digests])
+    of_rows: NDArray[np.float64] = places[encoded.indices.to_numpy()]
+    return of_rows
 
 
 def model_lists(

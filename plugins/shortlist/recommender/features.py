@@ -112,7 +112,7 @@ def item_features(
         return f.count_if(age <= days)
 
     seen = events.groupBy(ITEM_INDEX).agg(
-        f.sum(f.pow(f.lit(2.0), -age / candidates.popular_half_life_days)).alias(SCORE),
+        _popularity(age, candidates).alias(SCORE),
         within(7).alias("item_count_7d"),
         within(30).alias("item_count_30d"),
         within(90).alias("item_count_90d"),
@@ -132,6 +132,15 @@ def item_features(
         (f.col(AVAILABLE) & fresh).alias(AVAILABLE),
         *(f.col(name).cast("float").alias(name) for name in (*ITEM_FEATURES, *also)),
     )
+
+
+def popularity(interactions: DataFrame, as_of: str, candidates: CandidateSettings) -> DataFrame:
+    """Return (item_index, score float): the popularity that `item_features` gives to the items that were taken."""
+    from pyspark.sql import functions as f
+
+    events = interactions.where(f.col(TIME) < f.lit(as_of).cast("timestamp")).where(f.col(WEIGHT) > 0)
+    score = _popularity(_days_before(as_of), candidates)
+    return events.groupBy(ITEM_INDEX).agg(score.cast("float").alias(SCORE))
 
 
 def user_features(
@@ -190,12 +199,12 @@ def user_rows(
     Returns:
         Columns of `USERS_DDL`, without `relevant` where `users` has none.
     """
-    labelled = ["relevant"] if "relevant" in users.columns else []
-    return (
-        user_features(interactions, users, as_of, config)
-        .join(user_factors, on=USER_INDEX, how="left")
-        .select(USER, FACTORS, "history", *labelled, *USER_FEATURES)
-    )
+    return with_factors(user_features(interactions, users, as_of, config), user_factors)
+
+
+def with_factors(described: DataFrame, user_factors: DataFrame) -> DataFrame:
+    """Add the factors of a model to described users; null where the model has not met the user."""
+    return described.join(user_factors.select(USER_INDEX, FACTORS), on=USER_INDEX, how="left").drop(USER_INDEX)
 
 
 def relevant_items(interactions: DataFrame, since: str, until: str | None, config: InteractionSettings) -> DataFrame:
@@ -224,6 +233,12 @@ def _weight_statistics(wanted: Sequence[str], names: Sequence[str], age: Column)
         within(7), within(30), within(90), f.sum(WEIGHT), f.stddev_pop(WEIGHT), f.min(WEIGHT), f.max(WEIGHT)
     )  # fmt: skip
     return [column.alias(name) for name, column in zip(names, of_weights, strict=True) if name in wanted]
+
+
+def _popularity(age: Column, candidates: CandidateSettings) -> Column:
+    from pyspark.sql import functions as f
+
+    return f.sum(f.pow(f.lit(2.0), -age / candidates.popular_half_life_days))
 
 
 def _days_before(as_of: str) -> Column:

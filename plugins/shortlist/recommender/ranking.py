@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shortlist.columns import AS_OF, CANDIDATE_FEATURES, TARGET, USER
 from shortlist.errors import RankerError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from catboost import CatBoost
     from numpy.typing import NDArray
 
@@ -48,6 +50,32 @@ class LabelledCandidates:
     features: NDArray[np.float32]
     target: NDArray[np.int64]
     names: tuple[str, ...]
+
+
+def labelled(table: pa.Table) -> LabelledCandidates:
+    """Return labelled candidates as arrays.
+
+    Args:
+        table: Columns as_of, user_id, target and those of `CANDIDATE_FEATURES`; sorted by moment and user.
+    """
+    import numpy as np
+
+    window, user = table[AS_OF].to_numpy().astype("int64", copy=False), table[USER].to_numpy()
+    starts = np.ones(table.num_rows, bool)
+    starts[1:] = (window[1:] != window[:-1]) | (user[1:] != user[:-1])
+    return LabelledCandidates(
+        group=np.cumsum(starts) - 1,
+        features=features_of(table),
+        target=table[TARGET].to_numpy().astype(np.int64),
+        names=tuple(CANDIDATE_FEATURES),
+    )
+
+
+def features_of(table: pa.Table) -> NDArray[np.float32]:
+    """Return float32 (rows, features), the columns of `CANDIDATE_FEATURES`."""
+    import numpy as np
+
+    return np.column_stack([table[name].to_numpy().astype(np.float32) for name in CANDIDATE_FEATURES])
 
 
 def fit(data: LabelledCandidates, config: RankerSettings) -> CatBoost:
@@ -146,5 +174,7 @@ def _without_gaps(features: NDArray[np.float32], names: tuple[str, ...]) -> NDAr
 
 def importance(model: CatBoost) -> dict[str, float]:
     """Share of each feature in the ranker's decisions, in percent, largest first."""
-    pairs = zip(model.feature_names_, model.get_feature_importance(), strict=True)
+    # What CatBoost takes by default asks for the training data where the loss is one of whole lists.
+    shares = model.get_feature_importance(type="PredictionValuesChange")
+    pairs = zip(model.feature_names_, shares, strict=True)
     return {name: round(float(value), 3) for name, value in sorted(pairs, key=lambda pair: -pair[1])}

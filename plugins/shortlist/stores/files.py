@@ -48,11 +48,25 @@ def replace(new: str, location: str) -> None:
     filesystem.move(resolve(new)[1], path)
 
 
+def names(folder: str) -> list[str]:
+    """Return the names in a folder, sorted; none if it is not there."""
+    from pyarrow import fs
+
+    filesystem, path = resolve(folder)
+    return sorted(info.base_name for info in filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True)))
+
+
 def read_json(location: str) -> Any:  # noqa: ANN401 - JSON is anything
     """Read one JSON document."""
+    return json.loads(read_bytes(location))
+
+
+def read_bytes(location: str) -> bytes:
+    """Read a small file."""
     filesystem, path = resolve(location)
     with filesystem.open_input_stream(path) as stream:
-        return json.loads(stream.read())
+        content: bytes = stream.read()
+    return content
 
 
 def write_json(location: str, value: object) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
+from shortlist.code_version import code_version
 from shortlist.columns import AVAILABLE, CATEGORY, FACTORS, ITEM, ITEM_INDEX, SCORE, SIMILAR_INDEX
 from shortlist.errors import ModelVersionError
+from shortlist.recommender import als
 from shortlist.recommender.candidates import ITEM_FEATURES, ItemState, category_matrix
 from shortlist.stores import files
 
@@ -17,11 +23,91 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
+CHAMPION = "champion.json"
 
 # The moments stage one is trained for: before the target window, before the test window, after everything.
 HISTORY, TRAIN, ALL = "history", "train", "all"
 
+# Two rankers a version: one has not seen the window it is evaluated on, the other has seen everything and is served.
+EVALUATED, SERVED = "evaluated", "served"
+
 _LIBRARIES = ("apache-airflow", "catboost", "numpy", "pandas", "pyarrow", "pyspark", "scipy")
+
+
+@dataclass(frozen=True)
+class Champion:
+    """Which version of a folder is in use, and why.
+
+    Attributes:
+        version: Its name, `version_…`.
+        since: ISO time, UTC.
+        reason: One sentence.
+        previous: Names of earlier champions, newest first.
+        rolled_back: Names of versions that a person has taken out of use; nothing they made is loaded any more.
+    """
+
+    version: str
+    since: str
+    reason: str
+    previous: tuple[str, ...] = ()
+    rolled_back: tuple[str, ...] = ()
+
+
+def champion(folder: str) -> Champion | None:
+    """Return the champion of a folder of versions, or None when there never was one.
+
+    Raises:
+        ModelVersionError: If the pointer is damaged.
+    """
+    try:
+        return TypeAdapter(Champion).validate_python(files.read_json(f"{folder}/{CHAMPION}"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ModelVersionError(
+            f"{folder}/{CHAMPION} is no pointer to a champion ({error}): remove it, the next training sets it again"
+        ) from None
+
+
+def promote(folder: str, version: str, reason: str) -> None:
+    """Make a version the champion; the pointer is replaced as a whole. Does nothing if it is the champion already."""
+    before = champion(folder)
+    if before and before.version == version:
+        return
+    previous = (before.version, *before.previous) if before else ()
+    _point(folder, version, reason, previous, before.rolled_back if before else ())
+
+
+def roll_back(folder: str, to: str | None = None) -> Champion:
+    """Make an earlier version the champion again.
+
+    Args:
+        folder: Of versions.
+        to: Its name; left out, the champion before this one.
+
+    Raises:
+        ModelVersionError: If there is no such version, or it is not complete.
+    """
+    now = champion(folder)
+    if now is None:
+        raise ModelVersionError(f"no champion in {folder}: there is nothing to roll back")
+    candidates = [name for name in now.previous if files.exists(f"{folder}/{name}/{MANIFEST}")]
+    chosen = to or next(iter(candidates), None)
+    if chosen is None or chosen not in candidates:
+        raise ModelVersionError(
+            f"{to or 'an earlier champion'} cannot be the champion of {folder} again: complete and once champion are "
+            f"{', '.join(candidates) or 'none'}"
+        )
+    rest = tuple(name for name in now.previous if name != chosen)
+    return _point(folder, chosen, f"rolled back from {now.version}", rest, (now.version, *now.rolled_back))
+
+
+def _point(folder: str, version: str, reason: str, previous: tuple[str, ...], rolled_back: tuple[str, ...]) -> Champion:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    taken_out = tuple(name for name in rolled_back if name != version)
+    pointer = Champion(version, since, reason, previous, taken_out)
+    files.write_json(f"{folder}/{CHAMPION}", asdict(pointer))
+    return pointer
 
 
 def begin(folder: str, name: str) -> str:
@@ -44,7 +130,9 @@ def complete(folder: str, name: str, manifest: dict[str, Any]) -> str:
         except PackageNotFoundError:
             continue
     path = f"{folder}/_{name}"
-    files.write_json(f"{path}/{MANIFEST}", {"version": name, **manifest, "libraries": libraries})
+    files.write_json(
+        f"{path}/{MANIFEST}", {"version": name, **manifest, "code": code_version(), "libraries": libraries}
+    )
     files.replace(path, f"{folder}/{name}")
     return f"{folder}/{name}"
 
@@ -55,15 +143,16 @@ def find_latest(folder: str) -> str:
     Raises:
         ModelVersionError: If there is none.
     """
-    from pyarrow import fs
-
-    filesystem, path = files.resolve(folder)
-    found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    names = sorted(info.base_name for info in found if info.base_name.startswith("version_"))
-    complete_ = [name for name in names if files.exists(f"{folder}/{name}/{MANIFEST}")]
+    complete_ = find_all(folder)
     if not complete_:
         raise ModelVersionError(f"no complete model version in {folder}: run etl_train_test_pipeline first")
     return f"{folder}/{complete_[-1]}"
+
+
+def find_all(folder: str) -> list[str]:
+    """Return the names of all complete versions, oldest first."""
+    named = (name for name in files.names(folder) if name.startswith("version_"))
+    return [name for name in named if files.exists(f"{folder}/{name}/{MANIFEST}")]
 
 
 def read_manifest(path: str) -> dict[str, Any]:
@@ -93,7 +182,6 @@ def load_items(path: str, moment: str) -> ItemState:
         ModelVersionError: If a part is missing, or factors are not finite.
     """
     import numpy as np
-    import pyarrow.compute as pc
     from scipy.sparse import csr_array
 
     items = _read(f"{path}/items", [ITEM, ITEM_INDEX, CATEGORY]).sort_by(ITEM_INDEX)
@@ -101,13 +189,9 @@ def load_items(path: str, moment: str) -> ItemState:
     learned = _read(f"{path}/{moment}/item_factors", [ITEM_INDEX, FACTORS])
     if learned.num_rows == 0:
         raise ModelVersionError(f"{path}/{moment}/item_factors is empty: train again")
-    vectors = np.concatenate([np.asarray(pc.list_flatten(chunk)) for chunk in learned[FACTORS].chunks]).reshape(
-        learned.num_rows, -1
-    )
-    if not np.isfinite(vectors).all():
+    factors = als.as_matrix(learned, n_items)
+    if not np.isfinite(factors).all():
         raise ModelVersionError(f"{path}/{moment}/item_factors holds NaN or Inf: train again with more regularization")
-    factors = np.zeros((n_items, vectors.shape[1]), np.float32)
-    factors[learned[ITEM_INDEX].to_numpy()] = vectors
 
     near = _read(f"{path}/{moment}/similar", [ITEM_INDEX, SIMILAR_INDEX, SCORE])
     cells = (near[ITEM_INDEX].to_numpy(), near[SIMILAR_INDEX].to_numpy())

@@ -136,14 +136,19 @@ def _matches(path: str, pattern: str) -> bool:
     return len(parts) == len(patterns) and all(fnmatch(*pair) for pair in zip(parts, patterns, strict=True))
 
 
-def check_unchanged(location: str, files: tuple[InputFile, ...]) -> None:
+def check_unchanged(location: str, files: tuple[InputFile, ...], *, others_may_come: bool = False) -> None:
     """Compare the files behind `location` with an earlier listing.
+
+    Args:
+        location: As for `list_files`.
+        files: The earlier listing.
+        others_may_come: A new file is no change.
 
     Raises:
         InputError: If one grew, changed, came or went in between.
     """
-    now = {file.path: file for file in list_files(location)}
     before = {file.path: file for file in files}
+    now = {file.path: file for file in list_files(location) if file.path in before or not others_may_come}
     changed = sorted(path for path in now.keys() | before.keys() if now.get(path) != before.get(path))
     if changed:
         raise InputError(

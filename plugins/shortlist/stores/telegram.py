@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OFFICIAL_API: Final = "https://api.telegram.org"
 
 _LONGEST_TEXT: Final = 4096  # UTF-16 code units
+_LONGEST_CAPTION: Final = 1024
 _TIMEOUT_SECONDS: Final = 5.0
 _WAITS_SECONDS: Final = (1.0, 3.0)  # before the second and the third try
 _LONGEST_WAIT_SECONDS: Final = 15.0
@@ -47,21 +48,22 @@ class TelegramSettings:
         return cls(token, chat_id, api.rstrip("/")) if token and chat_id else None
 
 
-def send(settings: TelegramSettings, text: str) -> None:
+def send(settings: TelegramSettings, text: str, picture: bytes | None = None) -> None:
     """Send one message; a busy or silent server is tried three times, within a minute.
 
     Args:
         settings: Where to.
         text: HTML as Telegram knows it, values escaped. Cut when it is too long.
+        picture: A PNG, with the text as its caption.
 
     Raises:
         MessageError: If Telegram refused it or was not reached. Never holds the token.
     """
     # What Telegram echoes back may hold the token as well.
-    text = shorten(text.replace(settings.token, "***"))
+    text = shorten(text.replace(settings.token, "***"), _LONGEST_CAPTION if picture else _LONGEST_TEXT)
     problem = ""
     for wait in (*_WAITS_SECONDS, None):
-        problem, asked_wait = _post(settings, text)
+        problem, asked_wait = _post(settings, text, picture)
         if not problem:
             return
         if wait is None or asked_wait is None or asked_wait > _LONGEST_WAIT_SECONDS:
@@ -98,16 +100,12 @@ def _size(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def _post(settings: TelegramSettings, text: str) -> tuple[str, float | None]:
+def _post(settings: TelegramSettings, text: str, picture: bytes | None) -> tuple[str, float | None]:
     """Return what went wrong ("" = sent) and the seconds to wait (0 = any, `None` = another try is of no use)."""
     import requests
 
-    body = {
-        "chat_id": settings.chat_id,
-        "text": text,
-        "parse_mode": "HTML",
-        "link_preview_options": {"is_disabled": True},
-    }
+    body: dict[str, Any] = {"chat_id": settings.chat_id, "parse_mode": "HTML"}
+    body |= {"caption": text} if picture else {"text": text, "link_preview_options": {"is_disabled": True}}
     connections = logging.getLogger("urllib3.connectionpool")
 
     def without_token(record: logging.LogRecord) -> bool:
@@ -116,8 +114,10 @@ def _post(settings: TelegramSettings, text: str) -> tuple[str, float | None]:
     connections.addFilter(without_token)  # at DEBUG it logs the address
     try:
         response = requests.post(
-            f"{settings.api}/bot{settings.token}/sendMessage",
-            json=body,
+            f"{settings.api}/bot{settings.token}/{'sendPhoto' if picture else 'sendMessage'}",
+            json=None if picture else body,
+            data=body if picture else None,
+            files={"photo": ("plot.png", picture, "image/png")} if picture else None,
             timeout=_TIMEOUT_SECONDS,
             allow_redirects=False,
         )

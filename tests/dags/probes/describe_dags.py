@@ -17,7 +17,9 @@ plugins = Path(os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"])
 
 integrate_macros_plugins()  # loads the plugins
 bag = DagBag()
-heavy_after_parse = sorted({"pyspark", "pandas", "catboost", "pyarrow", "psycopg2", "requests"} & sys.modules.keys())
+heavy_after_parse = sorted(
+    {"pyspark", "pandas", "catboost", "optuna", "pyarrow", "psycopg2", "requests"} & sys.modules.keys()
+)
 
 
 def callbacks(owner: Any, kind: str) -> list[str]:

@@ -1,0 +1,87 @@
+"""A ranker trained, evaluated and logged on candidates made elsewhere, which say little of the items."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shortlist.settings import EvaluationSettings, RankerSettings
+from shortlist.stores import files, model_versions
+from steps.ranked_data import check_gate, evaluate_ranker, rank_candidates, train_ranker
+from tests.database.conftest import WEEK_1
+
+if TYPE_CHECKING:
+    from shortlist.settings import Settings
+    from tests.database.conftest import Shop
+
+VERSION = "version_20261107T210500"
+
+
+def candidates(columns: str = "") -> str:
+    """Forty users with five candidates each; the one with the largest `als_score` is taken."""
+    generator = np.random.default_rng(5)
+    rows = [f"user_id,item_id,target,als_score,als_rank,popular_rank{columns and ',' + columns}"]
+    for user in range(40):
+        best = np.argsort(-(scores := generator.random(5)))
+        for item in range(5):
+            rank = int(np.flatnonzero(best == item)[0]) + 1
+            row = f"u{user},i{item},{int(rank == 1)},{scores[item]:.3f},{rank},{item + 1}"
+            rows.append(f"{row},{item * 10}" if columns else row)
+    return "\n".join(rows)
+
+
+def settings_of(shop: Shop, ranker: RankerSettings) -> Settings:
+    return replace(shop.settings, ranker=ranker, evaluation=EvaluationSettings(k=(5, 10), bootstrap_samples=100))
+
+
+def evaluated(shop: Shop, table: str, ranker: RankerSettings) -> str:
+    shop.publish("candidates_train", table)
+    settings = settings_of(shop, ranker)
+    path = train_ranker(settings=settings, version=VERSION, run_after=WEEK_1)
+    evaluate_ranker(settings=settings, ranker_path=path)
+    assert check_gate(settings=settings, ranker_path=path)["passed"]
+    return path
+
+
+def test_an_evaluated_ranker_has_its_plots_and_its_run(shop: Shop) -> None:
+    path = evaluated(shop, candidates("item_count"), RankerSettings(iterations=20))
+
+    assert files.names(f"{path}/plots") == [
+        "calibration.png", "importance.png", "popularity.png", "precision_recall.png",
+    ]  # fmt: skip
+    store = shop.folder / "models/mlflow"
+    (registered,) = (store / "models/shortlist-ranker").glob("version-*")
+    assert (registered / "tags/version").read_text() == VERSION
+    (run,) = [run for run in store.glob("*/*") if (run / "params").is_dir()]
+    assert (run / "metrics/gate.passed").read_text().split()[1] == "1.0"
+    assert (run / "tags/data_fingerprint").read_text() == model_versions.read_manifest(path)["fingerprint"]
+
+
+def test_a_ranking_loss_promises_no_probability_and_unknown_counts_are_not_drawn(shop: Shop) -> None:
+    path = evaluated(shop, candidates(), RankerSettings(iterations=20, loss="QuerySoftMax"))
+
+    assert files.names(f"{path}/plots") == ["importance.png", "precision_recall.png"]
+
+
+def test_the_ranker_whose_lists_are_published_becomes_the_champion(shop: Shop) -> None:
+    path = evaluated(shop, candidates("item_count"), RankerSettings(iterations=20))
+    inference = re.sub(r"(?m)^(\w+,\w+),\w+,", r"\1,als,", candidates("item_count")).replace(
+        "item_id,als", "item_id,source"
+    )
+    shop.publish("candidates_inference", inference)
+    settings = settings_of(shop, RankerSettings())
+    generation = rank_candidates(settings=settings, ranker_path=path, run_key="run", run_after=WEEK_1)
+    shop.audit(generation)
+    assert model_versions.champion(settings.paths.rankers) is None
+
+    for _ in range(2):
+        shop.flip(generation)
+
+    champion = model_versions.champion(settings.paths.rankers)
+    assert champion is not None
+    assert (champion.version, champion.previous) == (VERSION, ())
+    assert champion.reason == files.read_json(f"{path}/metrics.json")["gate"]["reason"]
+    assert (shop.folder / "models/mlflow/models/shortlist-ranker/aliases/champion").read_text() == "1"
