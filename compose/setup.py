@@ -28,6 +28,12 @@ DEFAULT_UID = 50000
 # What is encrypted with the key, or was created with the password, could not be read with another one.
 _MADE_ONCE = ("FERNET_KEY", "JWT_SECRET", "POSTGRES_PASSWORD", "REDIS_PASSWORD")
 
+# Spark's workers run anybody's code: what they know of Redis opens the features and nothing else.
+_FEATURES_MAY = (
+    "+ping +select +info +time +get +set +del +unlink +scan +hset +hgetall +expireat +memory|usage"
+    " +watch +unwatch +multi +exec +discard"
+)
+
 
 class SetupError(Exception):
     """Says what is wrong with the surroundings and what to do about it."""
@@ -159,6 +165,8 @@ def keep_secrets(volume: Path, *, clone: str, given: dict[str, str]) -> dict[str
             kept[f"{name}_PASSWORD"] = secrets.token_urlsafe(24)
         kept |= {name: given[name] for name in _MADE_ONCE if given.get(name)}
         _check_strength(kept)
+    # Also for a stack that is older than this password: Redis takes it at its next start.
+    kept.setdefault("FEATURES_REDIS_PASSWORD", secrets.token_urlsafe(24))
     kept["ADMIN_USER"] = given.get("_AIRFLOW_WWW_USER_USERNAME") or "admin"
     kept["ADMIN_PASSWORD"] = given.get("_AIRFLOW_WWW_USER_PASSWORD") or kept["ADMIN_PASSWORD"]
     _write(file, json.dumps(kept), mode=0o400)
@@ -175,7 +183,13 @@ def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[
             "RECS_DB_PASSWORD": kept["RECS_DB_PASSWORD"],
             "MLFLOW_DB_PASSWORD": kept["MLFLOW_DB_PASSWORD"],
         },
-        "redis": {"REDISCLI_AUTH": kept["REDIS_PASSWORD"], "redis.conf": f"requirepass {kept['REDIS_PASSWORD']}"},
+        "redis": {
+            "REDISCLI_AUTH": kept["REDIS_PASSWORD"],
+            "redis.conf": (
+                f"requirepass {kept['REDIS_PASSWORD']}\n"
+                f"user features on >{kept['FEATURES_REDIS_PASSWORD']} resetchannels ~features:* -@all {_FEATURES_MAY}\n"
+            ),
+        },
         "metadata": {
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
                 f"postgresql+psycopg2://airflow:{kept['AIRFLOW_DB_PASSWORD']}@postgres/airflow"
@@ -193,6 +207,10 @@ def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[
             "RECS_DATABASE_URL": given.get("RECS_DATABASE_URL")
             or f"postgresql://recs:{kept['RECS_DB_PASSWORD']}@postgres:5432/recs"
         },
+        "features": {
+            "FEATURES_REDIS_URL": given.get("FEATURES_REDIS_URL")
+            or f"redis://features:{kept['FEATURES_REDIS_PASSWORD']}@redis:6379/2"
+        },
         "mlflow": {
             "MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg2://mlflow:{kept['MLFLOW_DB_PASSWORD']}@postgres/mlflow",
         },
@@ -201,12 +219,13 @@ def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[
                 {
                     "connections": [
                         {
-                            "label": "redis",
+                            "label": label,
                             "host": "redis",
                             "port": 6379,
-                            "dbIndex": 0,
+                            "dbIndex": database,
                             "password": kept["REDIS_PASSWORD"],
                         }
+                        for label, database in (("redis", 0), ("features", 2))
                     ]
                 }
             ),

@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag
 
+from dag_support.approval import patience, wire_approval
 from dag_support.assets import FUTURES, HAND_OVER, INTERACTIONS, MODEL_VERSION
 from dag_support.defaults import DAG_DEFAULT_ARGS, START_DATE
 from dag_support.notifiers import NOTIFY_RUN_FAILURE, NOTIFY_SUCCESS
@@ -35,7 +36,7 @@ SETTINGS = load_settings()
     start_date=START_DATE,
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=timedelta(hours=12),
+    dagrun_timeout=timedelta(hours=12) + patience(SETTINGS),
     default_args=DAG_DEFAULT_ARGS,
     on_failure_callback=NOTIFY_RUN_FAILURE,
     doc_md=__doc__,
@@ -50,13 +51,15 @@ def etl_train_test_pipeline() -> None:
     trained = spark_task(train_recommender, task_id="spark_train_recommender", outlets=[MODEL_VERSION])(
         settings=SETTINGS, version=VERSION
     )
-    latest = step_task(find_latest_model)(settings=SETTINGS)
+    latest = step_task(find_latest_model)(settings=SETTINGS, trained=trained)
     tested = spark_task(evaluate_recommender, task_id="spark_test_recommender")(settings=SETTINGS, version_path=latest)
     exported = spark_task(export_recommendations, outlets=[HAND_OVER], on_success_callback=NOTIFY_SUCCESS)(
         settings=SETTINGS, version_path=latest
     )
     etl >> [futures, trained]
-    trained >> latest >> tested >> exported
+    trained >> latest >> tested
+    judged = "{{ ti.xcom_pull(task_ids='spark_test_recommender')['gate']['reason'] }}"
+    wire_approval(tested, exported, reason=judged, settings=SETTINGS)
 
 
 etl_train_test_pipeline()

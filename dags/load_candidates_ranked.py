@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from airflow.sdk import dag
 
+from dag_support.approval import patience, wire_approval
 from dag_support.assets import RANKER_VERSION
 from dag_support.defaults import DAG_DEFAULT_ARGS, START_DATE
 from dag_support.notifiers import NOTIFY_RUN_FAILURE
@@ -30,7 +31,7 @@ SETTINGS = load_settings()
     start_date=START_DATE,
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=timedelta(hours=18),
+    dagrun_timeout=timedelta(hours=18) + patience(SETTINGS),
     default_args=DAG_DEFAULT_ARGS,
     on_failure_callback=NOTIFY_RUN_FAILURE,
     doc_md=__doc__,
@@ -47,7 +48,9 @@ def load_candidates_ranked() -> None:
     evaluated = step_task(evaluate_ranker)(settings=SETTINGS, ranker_path=ranker)
     passed = step_task(check_gate)(settings=SETTINGS, ranker_path=ranker)
     generation = step_task(rank_candidates)(settings=SETTINGS, ranker_path=ranker, run_key=RUN_KEY, run_after=RUN_AFTER)
-    ready >> ranker >> evaluated >> passed >> generation
+    ready >> ranker >> evaluated >> passed
+    judged = "{{ ti.xcom_pull(task_ids='check_gate')['reason'] }}"
+    wire_approval(passed, generation, reason=judged, settings=SETTINGS)
     audit_and_publish("personal_recs", generation, settings=SETTINGS)
 
 

@@ -1,4 +1,4 @@
-"""What every suite shares: one Spark session, one PostgreSQL, a Bot API server on this machine."""
+"""What every suite shares: one Spark session, one PostgreSQL, one Redis, a Bot API server on this machine."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 from embedded.postgres import EmbeddedPostgres
 from shortlist.stores.database import Database, ensure_schema
 from tests.fake_bot_api import FakeBotApi
+from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,29 @@ def bot_api() -> Iterator[FakeBotApi]:
     """A fake of Telegram's Bot API over real HTTP."""
     with FakeBotApi() as api:
         yield api
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A real server, with the users and rights that compose gives it."""
+    with tempfile.TemporaryDirectory(prefix="shortlist-redis-") as folder, RedisServer(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> RedisServer:
+    """The same, empty and running with its first settings; `$FEATURES_REDIS_URL` names it."""
+    redis_server.reset()
+    monkeypatch.setenv("FEATURES_REDIS_URL", redis_server.url)
+    return redis_server
+
+
+@pytest.fixture
+def spark_redis(spark: SparkSession, redis: RedisServer) -> Iterator[RedisServer]:
+    """The same, known to Spark's workers, too: they have the environment of the process that started Spark."""
+    spark.sparkContext.environment["FEATURES_REDIS_URL"] = redis.url
+    yield redis
+    del spark.sparkContext.environment["FEATURES_REDIS_URL"]
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ FUTURES: Final = Asset(name="futures", uri="shortlist://files/futures")
 MODEL_VERSION: Final = Asset(name="model_version", uri="shortlist://models/recommender")
 RANKER_VERSION: Final = Asset(name="ranker_version", uri="shortlist://models/ranker")
 HAND_OVER: Final = Asset(name="hand_over", uri="shortlist://files/hand_over")
+FEATURES: Final = Asset(name="features", uri="shortlist://served/features")
 PROPOSAL: Final = Asset(name="proposal", uri="shortlist://settings/proposal")
 
 

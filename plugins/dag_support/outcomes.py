@@ -13,6 +13,7 @@ from airflow.sdk.log import mask_secret
 from shortlist.errors import (
     AuditError,
     EmptyInteractionsError,
+    FeatureMemoryError,
     GateRefusedError,
     ModelVersionError,
     NothingToDoError,
@@ -36,6 +37,7 @@ R = TypeVar("R")
 _FINAL = (
     AuditError,
     EmptyInteractionsError,
+    FeatureMemoryError,
     GateRefusedError,
     ModelVersionError,
     RankerError,

@@ -10,5 +10,6 @@ from typing import Final
 RUN_AFTER: Final = "{{ dag_run.run_after.isoformat() }}"
 RUN_TYPE: Final = "{{ dag_run.run_type.value }}"
 RUN_KEY: Final = "{{ dag_run.dag_id }}/{{ run_id }}"
+ATTEMPT: Final = "{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}-{{ ti.try_number }}"
 VERSION: Final = "version_{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"
 BATCH: Final = "drift_{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"

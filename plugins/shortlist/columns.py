@@ -26,6 +26,7 @@ SCORE: Final = "score"
 SOURCE: Final = "source"
 SIMILAR_ITEM: Final = "similar_item_id"
 SIMILAR_INDEX: Final = "similar_index"
+CATEGORY_SHARES: Final = "category_shares"
 
 TARGET: Final = "target"
 AS_OF: Final = "as_of"
@@ -44,6 +45,18 @@ ITEMS_DDL: Final = "item_id string, title string, category string, available boo
 
 # A row that was not accepted. `raw` is the row as JSON; `source_row` counts records from 1 within the file.
 QUARANTINE_DDL: Final = "source_file string, source_row bigint, reason string, raw string"
+
+# What the feature store knows of the weights of a user or an item, beside the features of the ranker. The weight is the
+# signed amount of an event: a rating, a quantity, a price that was paid.
+WEIGHT_STATISTICS: Final = (
+    "weight_7d",
+    "weight_30d",
+    "weight_90d",
+    "weight",
+    "std_weight",
+    "min_weight",
+    "max_weight",
+)
 
 # Where a candidate came from, best first when it came from several.
 SOURCES: Final = ("als", "similar", "popular")

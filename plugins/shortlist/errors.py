@@ -55,6 +55,14 @@ class DatabaseUnavailableError(ShortlistError):
     """PostgreSQL cannot be reached or refuses the login."""
 
 
+class FeatureStoreError(ShortlistError):
+    """Redis cannot be reached, refuses, or lost what was being written; what was served stays."""
+
+
+class FeatureMemoryError(ShortlistError):
+    """The features would not fit into Redis and were not written."""
+
+
 class MessageError(ShortlistError):
     """A notification could not be delivered. Never holds the bot token."""
 

@@ -32,25 +32,35 @@ class ColumnSettings:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class InputSettings:
-    """Where the interactions lie and how to read them.
+class FileSettings:
+    """How to read files of interactions.
 
     Attributes:
-        path: A file, folder or glob, relative to the project or absolute or a URL such as `s3://…`.
         format: `auto` decides by the file name.
         timezone: IANA name; of times that carry no zone of their own.
         delimiter: Of CSV files.
         encoding: Of CSV and JSON lines files, a name Spark knows.
         multiline: Quoted CSV fields may hold line breaks. `False` lets Spark split one large file between cores.
+        columns: What they are called there.
     """
 
-    path: str = "sample_data/online_retail.parquet"
     format: Literal["auto", "parquet", "csv", "jsonl", "netflix"] = "auto"
     timezone: str = "UTC"
     delimiter: str = ","
     encoding: str = "UTF-8"
     multiline: bool = True
     columns: ColumnSettings = field(default_factory=ColumnSettings)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class InputSettings(FileSettings):
+    """Where the interactions lie and how to read them.
+
+    Attributes:
+        path: A file, folder or glob, relative to the project or absolute or a URL such as `s3://…`.
+    """
+
+    path: str = "sample_data/online_retail.parquet"
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -163,9 +173,17 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, config=_STRICT)
 class GateSettings:
-    """Publish only if the lower bound of the difference in NDCG@10 is not below `-tolerance`."""
+    """Publish only if the lower bound of the difference in NDCG@10 is not below `-tolerance`.
+
+    Attributes:
+        tolerance: Difference in NDCG@10.
+        approval: Whether what has passed waits for a person to agree, in the Airflow UI.
+        approval_hours: How long it waits; then the run fails, and what is served stays.
+    """
 
     tolerance: float = Field(default=0.01, ge=0)
+    approval: bool = False
+    approval_hours: float = Field(default=72.0, gt=0, le=24 * 30)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -186,6 +204,15 @@ class PublishSettings:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class FeatureStoreSettings:
+    """What the feature store keeps, and how it is written."""
+
+    ttl_days: int = Field(default=14, ge=1)
+    batch_size: int = Field(default=500, ge=1)
+    category_shares: int = Field(default=5, ge=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class StreamingColumnSettings(ColumnSettings):
     """Names of the columns in files of new feedback."""
 
@@ -196,19 +223,14 @@ class StreamingColumnSettings(ColumnSettings):
 
 
 @dataclass(frozen=True, config=_STRICT)
-class StreamingSettings:
+class StreamingSettings(FileSettings):
     """How to read new feedback, which lies in `data/streaming/`.
 
     Attributes:
-        format: As in `InputSettings`, and so `timezone`, `delimiter`, `encoding`, `multiline`, `columns`.
         cancellation: As in `InteractionSettings`. `None`: no row takes an amount back.
         archive: Whether files that were processed are kept, in `data/streaming_archive/`.
     """
 
-    format: Literal["auto", "parquet", "csv", "jsonl", "netflix"] = "auto"
-    timezone: str = "UTC"
-    delimiter: str = ","
-    encoding: str = "UTF-8"
     multiline: bool = False
     columns: StreamingColumnSettings = field(default_factory=StreamingColumnSettings)
     cancellation: CancellationSettings | None = None
@@ -363,6 +385,7 @@ class Settings:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     gate: GateSettings = field(default_factory=GateSettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
+    features: FeatureStoreSettings = field(default_factory=FeatureStoreSettings)
     streaming: StreamingSettings = field(default_factory=StreamingSettings)
     drift: DriftSettings = field(default_factory=DriftSettings)
     tune: TuneSettings = field(default_factory=TuneSettings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from shortlist.columns import ITEM, ITEM_INDEX, RELEVANT, TARGET, USER, USER_INDEX
 from shortlist.errors import GateRefusedError, ModelVersionError
 from shortlist.recommender import evaluation, features, gate, metrics
-from shortlist.stores import model_versions
+from shortlist.stores import files, model_versions
 from steps.stage_one import indexed_events, propose_at
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def judge(spark: SparkSession, settings: Settings, version_path: str, challenger
 
     Returns:
         `passed`, `reason`, and where they could be compared `champion`, `difference`, `tolerance`.
+
+    Raises:
+        ModelVersionError: If the champion is there, but damaged.
     """
     folder = settings.paths.model_versions
     pointer = model_versions.champion(folder)
@@ -44,10 +47,15 @@ def judge(spark: SparkSession, settings: Settings, version_path: str, challenger
     if pointer is None or pointer.version == name:
         return {"passed": True, "reason": "passed: there is no other champion"}
     path = f"{folder}/{pointer.version}"
+    if not files.exists(path):
+        return {"passed": True, "reason": f"passed: the champion {pointer.version} was removed"}
     try:
         moment = _unseen_moment(path, version_path)
     except ModelVersionError as error:
-        return {"passed": True, "reason": f"passed: the champion is gone ({error})"}
+        raise ModelVersionError(
+            f"the champion cannot be compared with: {error}. Or go back to the one before (make rollback "
+            "MODEL=recommender), or remove its folder"
+        ) from error
     if moment is None:
         return {"passed": True, "reason": f"passed: every model of {pointer.version} has seen the test window"}
     rival = _champions_candidates(spark, settings, path, version_path, moment, challenger)

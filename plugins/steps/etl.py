@@ -148,6 +148,81 @@ def counted_share(rejected: Mapping[str, int], read: int, settings: InteractionS
     return sum(count for reason, count in rejected.items() if reason not in settings.tolerated) / max(read, 1)
 
 
+def check_rejected(
+    rejected: Mapping[str, int],
+    read: int,
+    accepted: int,
+    *,
+    settings: Settings,
+    inputs: tuple[readers.InputFile, ...],
+    quarantine: tuple[str, str] | None = None,
+) -> None:
+    """Stop when too many rows were rejected, or all.
+
+    Args:
+        rejected: Rows by reason.
+        read: All rows.
+        accepted: Valid rows, duplicates left out.
+        settings: What is tolerated.
+        inputs: The files, for the message.
+        quarantine: Where the rejected rows are now, and where they are put to be looked at if this stops the run.
+
+    Raises:
+        EmptyInteractionsError: If nothing was accepted.
+        RejectedRowsError: If more was rejected than the settings allow.
+    """
+    share = counted_share(rejected, read, settings.interactions)
+    if accepted and share <= settings.interactions.max_rejected_share:
+        return
+    shown = "`make validate FILE=…` shows some of each"
+    if quarantine:
+        files.replace(*quarantine)
+        shown = f"They are in {quarantine[1]}"
+    reasons = "; ".join(f"{reason} {count:,} ({interactions.REMEDIES[reason]})" for reason, count in rejected.items())
+    names = ", ".join(file.path for file in inputs[:3]) + (" and more" if len(inputs) > 3 else "")
+    if not accepted:
+        raise EmptyInteractionsError(
+            f"none of the {read:,} rows of {names} is a valid interaction: {reasons}. {shown}; "
+            "what was made before stays in place"
+        )
+    raise RejectedRowsError(
+        f"{share:.2%} of the {read:,} rows of {names} were rejected, more than the "
+        f"{settings.interactions.max_rejected_share:.2%} of [interactions].max_rejected_share: {reasons}. {shown}; "
+        "mend the file, or tolerate what is normal. What was made before stays in place"
+    )
+
+
+def catalogue(spark: SparkSession, rows: DataFrame, *, settings: Settings) -> DataFrame:
+    """Return the columns of `ITEMS_DDL`, one row for each item of the valid rows of `validated_rows`."""
+    from pyspark.sql import DataFrame
+    from pyspark.sql import functions as F
+
+    seen = seen_items(rows).drop(TIME)
+    source = settings.catalogue
+    if source.path is None:
+        return seen.withColumn(AVAILABLE, F.lit(True))
+    mapped = {ITEM: source.item, TITLE: source.title, CATEGORY: source.category, AVAILABLE: source.available}
+    columns = {field: name for field, name in mapped.items() if name}
+    found = readers.list_files(source.path)
+    layouts = readers.read_rows(spark, found, columns=columns, source=InputSettings(path=source.path))
+    position = F.struct(*interactions.POSITION)
+    known = (
+        reduce(DataFrame.unionByName, map(interactions.clean_items, layouts))
+        .groupBy(ITEM)
+        .agg(*[latest(field, position) for field in (TITLE, CATEGORY, AVAILABLE)])
+    )
+    return (
+        seen.alias("seen")
+        .join(known.alias("known"), ITEM, how="left")
+        .select(
+            ITEM,
+            F.coalesce(f"known.{TITLE}", f"seen.{TITLE}").alias(TITLE),
+            F.coalesce(f"known.{CATEGORY}", f"seen.{CATEGORY}").alias(CATEGORY),
+            F.coalesce(~F.lower(F.col(AVAILABLE)).isin(*_NO), F.lit(True)).alias(AVAILABLE),
+        )
+    )
+
+
 def summary(report: Mapping[str, Any]) -> str:
     """Return the report as one line."""
     rejected = ", ".join(f"{reason} {count:,}" for reason, count in report["rejected"].items()) or "none"
@@ -179,7 +254,7 @@ def _write_all(
         cuts = split.choose_cuts([(day["first"], day["rows"]) for day in days], settings.split)
         logger.info("accepted %s rows; writing train, test and items", f"{count:,}")
         write_windows(accepted, cuts, new)
-        _catalogue(spark, rows, settings).write.mode("overwrite").parquet(f"{new}/parquet/items")
+        catalogue(spark, rows, settings=settings).write.mode("overwrite").parquet(f"{new}/parquet/items")
         users = accepted.select(USER).distinct().count()
         items = spark.read.parquet(f"{new}/parquet/items").count()
     finally:
@@ -243,82 +318,11 @@ def _iso(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds")
 
 
-def check_rejected(
-    rejected: Mapping[str, int],
-    read: int,
-    accepted: int,
-    *,
-    quarantine: tuple[str, str],
-    settings: Settings,
-    inputs: tuple[readers.InputFile, ...],
-) -> None:
-    """Stop when too many rows were rejected, or all.
-
-    Args:
-        rejected: Rows by reason.
-        read: All rows.
-        accepted: Valid rows, duplicates left out.
-        quarantine: Where the rejected rows are now, and where they are put to be looked at if this stops the run.
-        settings: What is tolerated.
-        inputs: The files, for the message.
-
-    Raises:
-        EmptyInteractionsError: If nothing was accepted.
-        RejectedRowsError: If more was rejected than the settings allow.
-    """
-    share = counted_share(rejected, read, settings.interactions)
-    if accepted and share <= settings.interactions.max_rejected_share:
-        return
-    files.replace(*quarantine)
-    reasons = "; ".join(f"{reason} {count:,} ({interactions.REMEDIES[reason]})" for reason, count in rejected.items())
-    names = ", ".join(file.path for file in inputs[:3]) + (" and more" if len(inputs) > 3 else "")
-    if not accepted:
-        raise EmptyInteractionsError(
-            f"none of the {read:,} rows of {names} is a valid interaction: {reasons}. They are in "
-            f"{quarantine[1]}; what was made before stays in place"
-        )
-    raise RejectedRowsError(
-        f"{share:.2%} of the {read:,} rows of {names} were rejected, more than the "
-        f"{settings.interactions.max_rejected_share:.2%} of [interactions].max_rejected_share: {reasons}. They are in "
-        f"{quarantine[1]}; mend the file, or tolerate what is normal. What was made before stays in place"
-    )
-
-
 def write_windows(accepted: DataFrame, cuts: split.Cuts, new: str) -> None:
     """Write the interactions before and in the test window, as `train` and `test` below `new`/parquet."""
     plain = accepted.select(USER, ITEM, TIME, WEIGHT)
     split.window(plain, before=cuts.test_from).write.mode("overwrite").parquet(f"{new}/parquet/train")
     split.held_out_window(plain, cuts).write.mode("overwrite").parquet(f"{new}/parquet/test")
-
-
-def _catalogue(spark: SparkSession, rows: DataFrame, settings: Settings) -> DataFrame:
-    from pyspark.sql import DataFrame
-    from pyspark.sql import functions as F
-
-    seen = seen_items(rows).drop(TIME)
-    source = settings.catalogue
-    if source.path is None:
-        return seen.withColumn(AVAILABLE, F.lit(True))
-    mapped = {ITEM: source.item, TITLE: source.title, CATEGORY: source.category, AVAILABLE: source.available}
-    columns = {field: name for field, name in mapped.items() if name}
-    found = readers.list_files(source.path)
-    layouts = readers.read_rows(spark, found, columns=columns, source=InputSettings(path=source.path))
-    position = F.struct(*interactions.POSITION)
-    known = (
-        reduce(DataFrame.unionByName, map(interactions.clean_items, layouts))
-        .groupBy(ITEM)
-        .agg(*[latest(field, position) for field in (TITLE, CATEGORY, AVAILABLE)])
-    )
-    return (
-        seen.alias("seen")
-        .join(known.alias("known"), ITEM, how="left")
-        .select(
-            ITEM,
-            F.coalesce(f"known.{TITLE}", f"seen.{TITLE}").alias(TITLE),
-            F.coalesce(f"known.{CATEGORY}", f"seen.{CATEGORY}").alias(CATEGORY),
-            F.coalesce(~F.lower(F.col(AVAILABLE)).isin(*_NO), F.lit(True)).alias(AVAILABLE),
-        )
-    )
 
 
 def seen_items(rows: DataFrame) -> DataFrame:

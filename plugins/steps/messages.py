@@ -72,6 +72,18 @@ def run_failure(*, dag_id: str, run_id: str, reason: str) -> str:
     return "\n".join([f"❌ <b>{_line(dag_id)}</b> failed: {_line(reason.replace('_', ' '))}", _line(run_id)])
 
 
+def question(*, dag_id: str, run_id: str, reason: str, link: str) -> str:
+    """Ask whether a run may publish what it has made.
+
+    Args:
+        dag_id: Of the run.
+        run_id: Of the run.
+        reason: What the gate said.
+        link: Where to answer.
+    """
+    return "\n".join([f"❓ <b>{_line(dag_id)}</b> waits for your word", _line(reason), _line(run_id), _line(link)])
+
+
 def drift(decision: Mapping[str, Any], batch: Mapping[str, Any]) -> str:
     """Say whether there will be a retraining, and why.
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from shortlist.columns import AS_OF, CANDIDATE_FEATURES, ITEM, RELEVANT, SOURCE, TARGET, USER
-from shortlist.errors import GateRefusedError, NothingToDoError
+from shortlist.errors import GateRefusedError, NothingToDoError, RankerError
 from shortlist.recommender import diagnostics, evaluation, gate, metrics, ranking
 from shortlist.reports import plots
 from shortlist.stores import files, generations, hand_over_files, model_versions, recommendations
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 _HELD_OUT_USERS = 0.2
 
 _FILLED_FROM = "popular"
+
+_CHAMPION = "the champion"
 
 
 def candidates_ready(*, settings: Settings, run_after: str, run_type: str) -> bool:
@@ -95,6 +97,7 @@ def train_ranker(*, settings: Settings, version: str, run_after: str) -> str:
         "week": week_of(run_after),
         "candidates_train": generation.generation_id,
         "model_version": generation.model_version,
+        "window": _held_out_window(table),
         "fingerprint": generation.fingerprint,
         "seed": settings.ranker.seed,
         "parameters": asdict(settings.ranker),
@@ -108,12 +111,16 @@ def train_ranker(*, settings: Settings, version: str, run_after: str) -> str:
 
 
 def evaluate_ranker(*, settings: Settings, ranker_path: str) -> dict[str, Any]:
-    """Hold the ranker against the baselines on the window (or the users) it has not seen, and let the gate decide.
+    """Hold the ranker against baselines and champion on the window (or users) it has not seen; the gate decides.
 
-    Writes `metrics.json` and plots into the ranker's version and logs it to MLflow.
+    Writes `metrics.json` and plots into the ranker's version and logs it to MLflow. The champion that has seen the
+    window, or was trained on other features, is left out of the comparison, and the log says so.
 
     Returns:
-        `evaluation.evaluate`, with `window`, `difference` to the baselines, `gate` and feature `importance`.
+        `evaluation.evaluate`, with `window`, `difference` to each rival, `gate` and feature `importance`.
+
+    Raises:
+        ModelVersionError: If the champion is there, but damaged.
     """
     database = database_from_env()
     manifest = model_versions.read_manifest(ranker_path)
@@ -128,6 +135,9 @@ def evaluate_ranker(*, settings: Settings, ranker_path: str) -> dict[str, Any]:
     lists, _ = evaluation.model_lists(table, max(10, *settings.evaluation.k), scores)
     by_user = {name: metrics.ndcg(of_model, 10) for name, of_model in lists.items()}
     ranker = by_user.pop(evaluation.RANKER)
+    rival = _champions_scores(settings, manifest, table)
+    if rival is not None:
+        by_user[_CHAMPION] = metrics.ndcg(evaluation.model_lists(table, 10, rival)[0][evaluation.RANKER], 10)
     decision = gate.decide(ranker, by_user, settings.gate, settings.evaluation)
     as_of = table[AS_OF][0].as_py()
     result |= {
@@ -233,6 +243,40 @@ def _held_out(table: pa.Table) -> NDArray[np.bool_]:
     if len(windows) > 1:
         return np.asarray(pc.equal(table[AS_OF], pc.max(windows)))
     return evaluation.user_places(table[USER]) < _HELD_OUT_USERS
+
+
+def _held_out_window(table: pa.Table) -> str | None:
+    """ISO time at which the window begins that `_held_out` holds out; None where it holds out users."""
+    import pyarrow.compute as pc
+
+    return pc.max(table[AS_OF]).as_py().isoformat() if len(pc.unique(table[AS_OF])) > 1 else None
+
+
+def _champions_scores(settings: Settings, challenger: dict[str, Any], table: pa.Table) -> NDArray[np.float64] | None:
+    """Scores of the champion's model that has not seen what it was evaluated on; None if there is nothing to compare.
+
+    What it was evaluated on begins no later than the challenger's window, or was the same users: it has not seen that
+    either.
+    """
+    folder = settings.paths.rankers
+    pointer = model_versions.champion(folder)
+    if pointer is None or pointer.version == challenger["version"] or not files.exists(f"{folder}/{pointer.version}"):
+        return None
+    path = f"{folder}/{pointer.version}"
+    known = model_versions.read_manifest(path)
+    window, its_window = challenger["window"], known.get("window")
+    if (window is None) != (its_window is None) or (window is not None and its_window > window):
+        logger.warning("the champion %s is not compared with: it may have seen what is held out", path)
+        return None
+    try:
+        return ranking.predict(
+            model_versions.load_ranker(path, model_versions.EVALUATED),
+            ranking.features_of(table),
+            tuple(CANDIDATE_FEATURES),
+        )
+    except RankerError as error:
+        logger.warning("the champion %s is not compared with: %s", path, error)
+        return None
 
 
 def _available_items(database: Database, table: pa.Table) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from shortlist.columns import AVAILABLE, CATEGORY, ITEM, REASON, TIME, TITLE, USER, WEIGHT
 from shortlist.errors import EmptyInteractionsError, InputError, NothingToDoError
 from shortlist.recommender import interactions, split
-from shortlist.settings import ColumnSettings, InputSettings
+from shortlist.settings import FileSettings, InputSettings
 from shortlist.stores import files, readers
 from steps import etl
 
@@ -76,20 +76,10 @@ def process_streaming_data(spark: SparkSession, *, settings: Settings, batch: st
 def feedback_settings(settings: Settings) -> Settings:
     """Return the settings with `[streaming]` in the place of `[input]` and its cancellations."""
     source = settings.streaming
-    columns = source.columns
+    how = {field.name: getattr(source, field.name) for field in fields(FileSettings)}
     return replace(
         settings,
-        input=InputSettings(
-            path=settings.paths.streaming,
-            format=source.format,
-            timezone=source.timezone,
-            delimiter=source.delimiter,
-            encoding=source.encoding,
-            multiline=source.multiline,
-            columns=ColumnSettings(
-                columns.user, columns.item, columns.time, columns.weight, columns.event, columns.title, columns.category
-            ),
-        ),
+        input=InputSettings(path=settings.paths.streaming, **how),
         interactions=replace(settings.interactions, cancellation=source.cancellation),
     )
 

@@ -78,13 +78,23 @@ def moments_of(etl: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def find_latest_model(*, settings: Settings) -> str:
-    """Return the path of the newest complete stage-one version.
+def find_latest_model(*, settings: Settings, trained: str) -> str:
+    """Return the path of the newest stage-one version, which is the one that this run has trained.
+
+    A later name, from a clock that was ahead or from a run that was due later and came first, changes nothing.
+
+    Args:
+        settings: Of the project.
+        trained: What `train_recommender` returned.
 
     Raises:
-        ModelVersionError: If there is none.
+        ModelVersionError: If it is not complete.
     """
-    return model_versions.find_latest(settings.paths.model_versions)
+    model_versions.read_manifest(trained)
+    last = model_versions.find_latest(settings.paths.model_versions)
+    if last.rsplit("/", 1)[-1] != trained.rsplit("/", 1)[-1]:
+        logger.warning("%s has a later name than %s, which this run has trained and goes on with", last, trained)
+    return trained
 
 
 def train_at(indexed: DataFrame, items: DataFrame, n_items: int, path: str, as_of: str, settings: Settings) -> None:

@@ -37,7 +37,7 @@ class Window:
         n_items: Number of item indexes.
         preferences: (user_index, item_index, weight) that ALS learns from.
         events: (item_index, time, weight) before the window, for the popularity.
-        users: The users of the window as `features.described_users` knows them, with what they took.
+        users: The users of the window as `features.user_features` knows them, with what they took.
     """
 
     path: str
@@ -78,7 +78,7 @@ def prepare(spark: SparkSession, settings: Settings, etl: dict[str, Any], folder
         liked.select(USER_INDEX, ITEM_INDEX, WEIGHT).write.parquet(f"{path}/preferences")
         before.select(ITEM_INDEX, TIME, WEIGHT).write.parquet(f"{path}/events")
         taken = features.relevant_items(indexed, as_of, until, settings.interactions)
-        asked = features.described_users(
+        asked = features.user_features(
             indexed, draw_users(users, taken, settings.tune.users), as_of, settings.interactions
         )
         asked.write.parquet(f"{path}/asked")

@@ -30,10 +30,10 @@ WEEKLY = {
 # Who may know what. `recs` is the tables of recommendations, `airflow` the metadata of Airflow.
 KNOWN_SECRETS = {
     "postgres": {"POSTGRES_PASSWORD", "AIRFLOW_DB_PASSWORD", "RECS_DB_PASSWORD", "MLFLOW_DB_PASSWORD"},
-    "redis": {"REDIS_PASSWORD"},
+    "redis": {"REDIS_PASSWORD", "FEATURES_REDIS_PASSWORD"},
     "mlflow": {"MLFLOW_DB_PASSWORD"},
     "spark-master": set(),
-    "spark-worker": set(),
+    "spark-worker": {"FEATURES_REDIS_PASSWORD"},
     "spark-connect": set(),
     "airflow-apiserver": {"AIRFLOW_DB_PASSWORD", "FERNET_KEY", "API_SECRET", "JWT_SECRET"},
     "airflow-scheduler": {
@@ -41,7 +41,7 @@ KNOWN_SECRETS = {
     },
     "airflow-dag-processor": {"AIRFLOW_DB_PASSWORD", "FERNET_KEY", "API_SECRET"},
     "airflow-triggerer": {"AIRFLOW_DB_PASSWORD", "FERNET_KEY", "API_SECRET"},
-    "airflow-worker": {"RECS_DB_PASSWORD", "REDIS_PASSWORD", "ADMIN_PASSWORD"},
+    "airflow-worker": {"RECS_DB_PASSWORD", "REDIS_PASSWORD", "ADMIN_PASSWORD", "FEATURES_REDIS_PASSWORD"},
 }  # fmt: skip
 
 
@@ -140,8 +140,12 @@ def test_only_airflow_and_mlflow_are_published_and_only_to_this_host(
 def test_the_stores_are_on_an_internal_network(stack: Stack, containers: dict[str, dict[str, Any]]) -> None:
     network = json.loads(stack.command("docker", "network", "inspect", f"{stack.name}_stores").stdout)[0]
     assert network["Internal"]
-    for name in ("postgres", "redis"):
-        assert set(containers[name]["NetworkSettings"]["Networks"]) == {f"{stack.name}_stores"}
+    networks = {name: set(containers[name]["NetworkSettings"]["Networks"]) for name in ("postgres", "redis")}
+    # Spark's workers write features into Redis, and never see PostgreSQL.
+    assert networks == {
+        "postgres": {f"{stack.name}_stores"},
+        "redis": {f"{stack.name}_stores", f"{stack.name}_default"},
+    }
 
 
 def test_probes_start_no_airflow(containers: dict[str, dict[str, Any]]) -> None:

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from steps import drift, etl, evaluate, export, futures, hand_over, ranked_data, streaming, train, tune, tuning_window
+from steps import (
+    drift,
+    etl,
+    evaluate,
+    export,
+    features,
+    futures,
+    hand_over,
+    ranked_data,
+    streaming,
+    train,
+    tune,
+    tuning_window,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 
@@ -42,6 +58,11 @@ EDGES = {
         ["spark_test_recommender", "export_recommendations"],
         ["spark_train_recommender", "find_latest_model"],
     ],
+    "feature_engineering": [
+        ["check_redis", "process_and_save_features"],
+        ["process_and_save_features", "end"],
+        ["start", "check_redis"],
+    ],
     "load_default_recs": LOAD_EDGES,
     "load_online_recs": LOAD_EDGES,
     "load_candidates_train": LOAD_EDGES,
@@ -62,6 +83,7 @@ EDGES = {
 SCHEDULES = {
     "drift_detection_retrain_pipeline": "@daily",
     "etl_train_test_pipeline": None,
+    "feature_engineering": None,
     "load_default_recs": "5 21 * * 6",
     "load_online_recs": "5 21 * * 6",
     "load_candidates_train": "10 21 * * 6",
@@ -72,6 +94,7 @@ SCHEDULES = {
 TAGS = {
     "drift_detection_retrain_pipeline": ["drift", "train"],
     "etl_train_test_pipeline": ["etl", "train"],
+    "feature_engineering": ["features"],
     "load_default_recs": ["load", "weekly"],
     "load_online_recs": ["load", "weekly"],
     "load_candidates_train": ["load", "weekly"],
@@ -87,6 +110,7 @@ OUTLETS = {
     ("etl_train_test_pipeline", "create_futures"): "shortlist://files/futures",
     ("etl_train_test_pipeline", "spark_train_recommender"): "shortlist://models/recommender",
     ("etl_train_test_pipeline", "export_recommendations"): "shortlist://files/hand_over",
+    ("feature_engineering", "process_and_save_features"): "shortlist://served/features",
     ("load_candidates_ranked", "train_ranker"): "shortlist://models/ranker",
     ("load_default_recs", "publish"): "shortlist://served/default_recs",
     ("load_online_recs", "publish"): "shortlist://served/online_recs",
@@ -104,8 +128,10 @@ SPARK_TASKS = {
         "process_streaming_data", "detect_drift", "merge_streaming_data", "train_recommender", "test_recommender",
         "export_recommendations",
     )
-} | {("tune", "tune_recommender")}  # fmt: skip
+} | {("feature_engineering", "process_and_save_features"), ("tune", "tune_recommender")}  # fmt: skip
+# The last that does something: `end` of feature_engineering never runs, the scheduler only ticks it off.
 LAST_TASK = {
+    "feature_engineering": "process_and_save_features",
     "etl_train_test_pipeline": "export_recommendations",
     "drift_detection_retrain_pipeline": "export_recommendations",
     "tune": "tune_recommender",
@@ -162,6 +188,32 @@ def test_a_dag_file_only_wires(dag_id: str) -> None:
     assert source.count("def ") == 1
 
 
+def test_where_a_person_must_agree_the_question_comes_between_gate_and_publishing(
+    run_probe: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "careful.toml").write_text("[gate]\napproval = true\napproval_hours = 5\n")
+
+    asked = run_probe("describe_dags.py", DAGS, SHORTLIST_CONFIG=str(tmp_path / "careful.toml"))["dags"]
+
+    edges = {dag_id: [edge for edge in dag["edges"] if "approval" in edge] for dag_id, dag in asked.items()}
+    assert {dag_id: found for dag_id, found in edges.items() if found} == {
+        "drift_detection_retrain_pipeline": [
+            ["approval", "export_recommendations"], ["test_recommender", "approval"],
+        ],
+        "etl_train_test_pipeline": [
+            ["approval", "export_recommendations"], ["spark_test_recommender", "approval"],
+        ],
+        "load_candidates_ranked": [["approval", "rank_candidates"], ["check_gate", "approval"]],
+    }  # fmt: skip
+    for dag_id, hours in (("etl_train_test_pipeline", 12), ("load_candidates_ranked", 18)):
+        assert ["spark_test_recommender", "export_recommendations"] not in asked[dag_id]["edges"]
+        assert ["check_gate", "rank_candidates"] not in asked[dag_id]["edges"]
+        assert asked[dag_id]["dagrun_timeout"] == (hours + 5) * 3600
+        task = asked[dag_id]["tasks"]["approval"]
+        assert (task["operator"], task["retries"], task["execution_timeout"]) == ("ApprovalOperator", 0, None)
+        assert task["on_failure"] == ["TelegramNotifier"]
+
+
 def test_every_task_is_retried_with_backoff_limited_in_time_and_reported(bag: Any) -> None:
     for name, task in tasks_of(bag).items():
         policy = {key: task[key] for key in ("retries", "retry_delay", "backoff", "max_retry_delay")}
@@ -210,6 +262,28 @@ def test_the_form_of_the_pipeline_asks_for_the_input(bag: Any) -> None:
     assert dag["tasks"]["spark_etl"]["arguments"]["input_path"] == "{{ params.input_path }}"
 
 
+def test_the_form_of_the_features_asks_for_input_and_redis(bag: Any) -> None:
+    dag = bag["dags"]["feature_engineering"]
+
+    assert dag["params"] == {"input_path": "sample_data/online_retail.parquet", "save_to_db": False}
+    assert {name: schema["type"] for name, schema in dag["param_schemas"].items()} == {
+        "input_path": "string",
+        "save_to_db": "boolean",
+    }
+    arguments = dag["tasks"]["process_and_save_features"]["arguments"]
+    assert arguments["input_path"] == "{{ params.input_path | tojson }}"
+    for task_id in ("check_redis", "process_and_save_features"):
+        assert dag["tasks"][task_id]["arguments"]["save_to_db"] == "{{ params.save_to_db }}"
+    assert dag["native"]  # else "False" would be a text, and true
+
+
+def test_each_attempt_to_write_features_has_a_version_of_its_own(bag: Any) -> None:
+    version = bag["dags"]["feature_engineering"]["tasks"]["process_and_save_features"]["arguments"]["version"]
+
+    assert "dag_run.run_after" in version
+    assert "ti.try_number" in version
+
+
 def test_the_form_of_the_search_asks_for_its_budget_in_numbers(bag: Any) -> None:
     dag = bag["dags"]["tune"]
 
@@ -242,7 +316,7 @@ def test_airflow_takes_no_package_of_ours_for_a_plugin(bag: Any) -> None:
     assert bag["bare_modules"] == []
 
 
-STEPS = [drift, etl, evaluate, export, futures, hand_over, ranked_data, streaming, train, tune, tuning_window]
+STEPS = [drift, etl, evaluate, export, features, futures, hand_over, ranked_data, streaming, train, tune, tuning_window]
 
 
 @pytest.mark.parametrize("module", STEPS)

@@ -40,6 +40,7 @@ def test_steps_load_neither_airflow_nor_anything_heavy() -> None:
         "catboost",
         "optuna",
         "psycopg2",
+        "redis",
         "requests",
         "jinja2",
         "mlflow",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
-from shortlist.settings import EvaluationSettings, RankerSettings
+from shortlist.errors import GateRefusedError, ModelVersionError
+from shortlist.settings import EvaluationSettings, GateSettings, RankerSettings
 from shortlist.stores import files, model_versions
 from steps.ranked_data import check_gate, evaluate_ranker, rank_candidates, train_ranker
 from tests.database.conftest import WEEK_1
@@ -58,6 +61,54 @@ def test_an_evaluated_ranker_has_its_plots_and_its_run(shop: Shop) -> None:
     (run,) = [run for run in store.glob("*/*") if (run / "params").is_dir()]
     assert (run / "metrics/gate.passed").read_text().split()[1] == "1.0"
     assert (run / "tags/data_fingerprint").read_text() == model_versions.read_manifest(path)["fingerprint"]
+
+
+def two_windows(*, taken: str = "best") -> str:
+    """The candidates at two moments; `taken` = "worst" teaches the ranker the wrong way round in the first."""
+    head, *rows = candidates().split("\n")
+    lines = [f"as_of,{head}"]
+    for moment in ("2026-10-01 00:00:00", "2026-10-20 00:00:00"):
+        for row in rows:
+            user, item, target, score, rank, popular = row.split(",")
+            if taken == "worst" and moment.startswith("2026-10-01"):
+                target = str(int(rank == "5"))
+            lines.append(f"{moment},{user},{item},{target},{score},{rank},{popular}")
+    return "\n".join(lines)
+
+
+def test_the_gate_holds_a_ranker_against_the_champion(shop: Shop) -> None:
+    settings = replace(settings_of(shop, RankerSettings(iterations=20)), gate=GateSettings(tolerance=2.0))
+    shop.publish("candidates_train", two_windows())
+    champion = train_ranker(settings=settings, version=VERSION, run_after=WEEK_1)
+    model_versions.promote(settings.paths.rankers, VERSION, "the first")
+    shop.publish("candidates_train", two_windows(taken="worst"))
+    worse = train_ranker(settings=settings, version="version_20261114T210500", run_after=WEEK_1)
+    strict = replace(settings, gate=GateSettings())
+
+    evaluate_ranker(settings=settings, ranker_path=worse)
+    difference = files.read_json(f"{worse}/metrics.json")["difference"]["the champion"]
+    assert difference["high"] < 0
+    evaluate_ranker(settings=strict, ranker_path=worse)
+    with pytest.raises(GateRefusedError, match="What is served stays"):
+        check_gate(settings=strict, ranker_path=worse)
+
+    Path(champion, "evaluated.cbm").write_bytes(b"half of a mod")
+    with pytest.raises(ModelVersionError, match="is no ranker"):
+        evaluate_ranker(settings=strict, ranker_path=worse)
+
+
+def test_a_champion_that_may_have_seen_the_window_is_no_rival(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    settings = settings_of(shop, RankerSettings(iterations=20))
+    shop.publish("candidates_train", two_windows())
+    train_ranker(settings=settings, version=VERSION, run_after=WEEK_1)
+    model_versions.promote(settings.paths.rankers, VERSION, "the first")
+    shop.publish("candidates_train", two_windows().replace("2026-10-20", "2026-10-10"))
+    path = train_ranker(settings=settings, version="version_20261114T210500", run_after=WEEK_1)
+
+    evaluate_ranker(settings=settings, ranker_path=path)
+
+    assert "the champion" not in files.read_json(f"{path}/metrics.json")["difference"]
+    assert "may have seen what is held out" in caplog.text
 
 
 def test_a_ranking_loss_promises_no_probability_and_unknown_counts_are_not_drawn(shop: Shop) -> None:

@@ -285,8 +285,8 @@ def test_a_drift_leads_to_a_new_champion_that_knows_the_feedback(spark: SparkSes
     assert merge_streaming_data(spark, settings=shop) == report
     assert rows(spark, shop.paths.train, shop.paths.test) == sorted(before + added)
 
-    train_recommender(spark, settings=shop, version="version_20260309T000000")
-    latest = find_latest_model(settings=shop)
+    trained = train_recommender(spark, settings=shop, version="version_20260309T000000")
+    latest = find_latest_model(settings=shop, trained=trained)
     judged = evaluate_recommender(spark, settings=shop, version_path=latest)["gate"]
     assert judged["champion"] == "version_20260301T000000"
     assert judged["difference"]["low"] >= -shop.gate.tolerance
@@ -310,7 +310,16 @@ def test_the_gate_refuses_a_worse_model_and_the_champion_stays(spark: SparkSessi
         evaluate_recommender(spark, settings=blind, version_path=path)
 
     assert files.read_json(f"{path}/metrics.json")["gate"]["passed"] is False
-    assert find_current_model(settings=shop).endswith("version_20260301T000000")
+    champion = find_current_model(settings=shop)
+    assert champion.endswith("version_20260301T000000")
+
+    # Nothing passes because the champion cannot be read; without it anything does.
+    Path(champion, "manifest.json").write_text("half of a manif")
+    with pytest.raises(ModelVersionError, match="the champion cannot be compared with"):
+        evaluate_recommender(spark, settings=blind, version_path=path)
+    files.remove(champion)
+    judged = evaluate_recommender(spark, settings=blind, version_path=path)["gate"]
+    assert judged == {"passed": True, "reason": "passed: the champion version_20260301T000000 was removed"}
 
 
 def test_a_merge_that_was_killed_goes_on_where_it_stopped(

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from shortlist.columns import CANDIDATE_FEATURES
 from shortlist.errors import ModelVersionError
-from shortlist.settings import PathSettings, Settings
+from shortlist.recommender.candidates import ITEM_FEATURES, USER_FEATURES
 from shortlist.stores import files, model_versions
+from shortlist.stores.feature_store import FeatureStore
 from steps.evaluate import evaluate_recommender
 from steps.export import export_recommendations
+from steps.features import process_and_save_features
 from steps.train import find_latest_model, train_recommender
 from tests.small_shop import LATE_ITEM, LATE_USER, START, TARGET_FROM, TEST_FROM, events, folder, write_shop
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pyspark.sql import SparkSession
+
+    from shortlist.settings import Settings
+    from tests.redis_server import RedisServer
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,31 @@ def test_no_candidate_was_seen_before_or_is_unavailable(version: str, settings: 
             assert row["user_id"] in users
             assert row["item_id"] in items - {"i05"}
             assert (row["user_id"], row["item_id"]) not in seen_before(moment or row["as_of"])
+
+
+def test_the_features_in_redis_are_those_the_ranker_ranks_with(
+    spark: SparkSession, version: str, settings: Settings, spark_redis: RedisServer, tmp_path: Path
+) -> None:
+    shop = pa.concat_tables([pq.read_table(settings.paths.train), pq.read_table(settings.paths.test)])
+    pq.write_table(shop, tmp_path / "shop.parquet")
+    process_and_save_features(
+        spark,
+        settings=settings,
+        as_of="2026-11-20T00:00:00+00:00",
+        input_path=str(tmp_path / "shop.parquet"),
+        save_to_db=True,
+        version="v1",
+    )
+    store = FeatureStore(spark_redis.url)
+    ranked = handed_over(settings, "candidates_inference")
+    users = store.read("user", {row["user_id"] for row in ranked})
+    items = store.read("item", {row["item_id"] for row in ranked})
+
+    of_users, of_items = (*USER_FEATURES, "user_popularity"), (*ITEM_FEATURES, "popular_score")
+    for row in ranked:
+        stored = users[row["user_id"]] | items[row["item_id"]]
+        for name in (*of_users, *of_items):
+            assert np.float32(stored[name]) == np.float32(row[name]), (name, row["user_id"], row["item_id"])
 
 
 def test_every_user_has_enough_candidates_for_a_full_list(version: str, settings: Settings) -> None:
@@ -163,17 +192,29 @@ def test_the_same_data_and_seed_give_identical_files(spark: SparkSession, settin
     evaluate_recommender(spark, settings=settings, version_path=again)
     export_recommendations(spark, settings=settings, version_path=again)
     assert content() == before
-    assert find_latest_model(settings=settings) == again
+    assert find_latest_model(settings=settings, trained=again) == again
 
 
 def test_a_version_without_a_manifest_is_never_found(settings: Settings, version: str) -> None:
     half = folder(f"{settings.paths.model_versions}/version_20990101T000000")
-    assert find_latest_model(settings=settings) != str(half)
+    assert model_versions.find_latest(settings.paths.model_versions) != str(half)
     with pytest.raises(ModelVersionError, match="no complete model version"):
-        model_versions.read_manifest(str(half))
+        find_latest_model(settings=settings, trained=str(half))
 
 
-def test_no_version_at_all_is_a_named_error(tmp_path: Path, settings: Settings) -> None:
-    empty = replace(settings, paths=PathSettings(root=str(tmp_path)))
+def test_a_later_name_is_not_taken_for_what_was_trained(
+    settings: Settings, version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a clock that ran ahead, or where a late scheduled run trains after one that was started by hand."""
+    later = Path(settings.paths.model_versions, "version_20990102T000000")
+    files.write_json(f"{later}/manifest.json", {"version": later.name})
+    try:
+        assert find_latest_model(settings=settings, trained=version) == version
+    finally:
+        files.remove(str(later))
+    assert f"{later} has a later name" in caplog.text
+
+
+def test_no_version_at_all_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(ModelVersionError, match="run etl_train_test_pipeline first"):
-        find_latest_model(settings=empty)
+        model_versions.find_latest(str(tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,30 @@ def test_what_env_leaves_empty_is_made_up_once(tmp_path: Path) -> None:
     assert first["REDIS_PASSWORD"] == "chosen-by-me"
     assert len(base64.urlsafe_b64decode(first["FERNET_KEY"])) == 32
     assert len(first["JWT_SECRET"]) >= 64
-    assert len({value for name, value in first.items() if name.endswith("_PASSWORD")}) == 6
+    assert len({value for name, value in first.items() if name.endswith("_PASSWORD")}) == 7
     assert (tmp_path / "secrets.json").stat().st_mode & 0o777 == 0o400
+
+
+def test_a_stack_that_is_older_than_a_password_gets_it_at_the_next_start(tmp_path: Path) -> None:
+    first = setup.keep_secrets(tmp_path, clone=CLONE, given={})
+    older = {name: value for name, value in first.items() if name != "FEATURES_REDIS_PASSWORD"}
+    (tmp_path / "secrets.json").unlink()
+    (tmp_path / "secrets.json").write_text(json.dumps(older))
+
+    renewed = setup.keep_secrets(tmp_path, clone=CLONE, given={})
+
+    assert {name: renewed[name] for name in older} == older
+    assert setup.keep_secrets(tmp_path, clone=CLONE, given={}) == renewed
+
+
+def test_sparks_workers_learn_the_password_of_the_features_and_no_other(tmp_path: Path) -> None:
+    kept = setup.keep_secrets(tmp_path, clone=CLONE, given={})
+    of_services = setup.secrets_of_services(kept, given={})
+
+    url = of_services["features"]["FEATURES_REDIS_URL"]
+    assert url == f"redis://features:{kept['FEATURES_REDIS_PASSWORD']}@redis:6379/2"
+    assert kept["REDIS_PASSWORD"] not in url
+    assert f"user features on >{kept['FEATURES_REDIS_PASSWORD']} " in of_services["redis"]["redis.conf"]
 
 
 @pytest.mark.parametrize("name", ["FERNET_KEY", "JWT_SECRET", "POSTGRES_PASSWORD", "REDIS_PASSWORD"])
@@ -131,12 +154,14 @@ def test_a_folder_that_stays_unwritable_is_named_with_the_command_that_mends_it(
 def test_no_service_gets_the_file_that_holds_all(tmp_path: Path) -> None:
     kept = setup.keep_secrets(tmp_path, clone=CLONE, given={})
 
-    volumes = setup.secrets_of_services(kept, given={"RECS_DATABASE_URL": "postgresql://me:pw@db/recs"})
+    given = {"RECS_DATABASE_URL": "postgresql://me:pw@db/recs", "FEATURES_REDIS_URL": "redis://me:pw@cache/3"}
+    volumes = setup.secrets_of_services(kept, given=given)
 
     assert set(volumes) == {
-        "admin", "broker", "commander", "jwt", "metadata", "mlflow", "postgres", "recs", "redis",
+        "admin", "broker", "commander", "features", "jwt", "metadata", "mlflow", "postgres", "recs", "redis",
     }  # fmt: skip
     assert volumes["recs"] == {"RECS_DATABASE_URL": "postgresql://me:pw@db/recs"}
+    assert volumes["features"] == {"FEATURES_REDIS_URL": "redis://me:pw@cache/3"}
     assert [name for name, values in volumes.items() if kept["JWT_SECRET"] in "".join(values.values())] == ["jwt"]
 
 

@@ -118,6 +118,14 @@ def test_a_secret_inside_an_exception_text_is_not_told(monkeypatch: pytest.Monke
     assert text.splitlines()[1] == "ConnectionError: no answer from ***@host"
 
 
+def test_the_password_of_redis_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATURES_REDIS_URL", "redis://features:of-redis@redis:6379/2")
+
+    text = messages.failure(**PROBLEM, error=ConnectionError("no answer from redis://features:of-redis@redis:6379/2"))
+
+    assert text.splitlines()[1] == "ConnectionError: no answer from redis://features:***@redis:6379/2"
+
+
 def test_a_database_address_that_is_no_url_is_wholly_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECS_DATABASE_URL", "postgresql://recs:pass@[half")
 

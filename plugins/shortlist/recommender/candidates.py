@@ -124,23 +124,9 @@ def propose(
 def read_users(batch: pa.RecordBatch, items: ItemState) -> UserBatch:
     """Turn a batch of user rows into arrays."""
     import numpy as np
-    from scipy.sparse import csr_array
 
-    shape = (batch.num_rows, len(items.ids))
-
-    def sparse(indexes: pa.ListArray[pa.Int32Scalar], values: NDArray[np.float32] | None = None) -> csr_array:
-        offsets = np.asarray(indexes.offsets)
-        # A copy, because SciPy sorts in place and Arrow's memory is read-only.
-        columns = np.array(indexes.values)[offsets[0] : offsets[-1]]
-        data = np.ones(len(columns), np.float32) if values is None else values[offsets[0] : offsets[-1]]
-        return csr_array((data, columns, offsets - offsets[0]), shape=shape)
-
+    n_items = len(items.ids)
     history = cast("pa.ListArray[pa.Int32Scalar]", batch.column("history"))
-    offsets = np.asarray(history.offsets)
-    newer = np.repeat(offsets[1:], np.diff(offsets)) - 1 - np.arange(offsets[0], offsets[-1])
-    fresh = np.zeros(len(history.values), np.float32)
-    # Never 0, however long the history: what is stored here is also what the user has seen.
-    fresh[offsets[0] : offsets[-1]] = np.maximum(np.exp2(-newer / _HALF_AFTER), _LEAST)
     rank = items.factors.shape[1]
     factors = np.zeros((batch.num_rows, rank), np.float32)
     learned = cast("pa.ListArray[pa.FloatScalar]", batch.column("factors"))
@@ -148,15 +134,70 @@ def read_users(batch: pa.RecordBatch, items: ItemState) -> UserBatch:
     return UserBatch(
         ids=batch.column(USER).to_numpy(zero_copy_only=False),
         factors=factors,
-        history=sparse(history, fresh),
-        last=np.asarray(history.values)[offsets[1:] - 1].astype(np.int64),
-        relevant=sparse(cast("pa.ListArray[pa.Int32Scalar]", batch.column("relevant")))
+        history=read_history(batch, n_items),
+        last=np.asarray(history.values)[np.asarray(history.offsets)[1:] - 1].astype(np.int64),
+        relevant=_sparse(cast("pa.ListArray[pa.Int32Scalar]", batch.column("relevant")), n_items)
         if "relevant" in batch.schema.names
         else None,
         features=np.column_stack([batch.column(name).to_numpy(zero_copy_only=False) for name in USER_FEATURES]).astype(
             np.float32
         ),
     )
+
+
+def read_history(batch: pa.RecordBatch, n_items: int) -> csr_array:
+    """Return the freshness of each item of each user's `history`, as `UserBatch.history`."""
+    import numpy as np
+
+    history = cast("pa.ListArray[pa.Int32Scalar]", batch.column("history"))
+    offsets = np.asarray(history.offsets)
+    newer = np.repeat(offsets[1:], np.diff(offsets)) - 1 - np.arange(offsets[0], offsets[-1])
+    fresh = np.zeros(len(history.values), np.float32)
+    # Never 0, however long the history: what is stored here is also what the user has seen.
+    fresh[offsets[0] : offsets[-1]] = np.maximum(np.exp2(-newer / _HALF_AFTER), _LEAST)
+    return _sparse(history, n_items, fresh)
+
+
+def category_matrix(values: list[str | None]) -> tuple[csr_array, list[str]]:
+    """Return which item belongs to which category, and the names of the categories.
+
+    Args:
+        values: The categories of each item, several joined by `|`; None where nothing is known.
+
+    Returns:
+        Sparse float32 (items, categories), 1 where the item belongs, and the names in the order of the columns.
+    """
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    of_item = [value.split("|") if value else [] for value in values]
+    names = sorted({name for names in of_item for name in names})
+    code = {name: number for number, name in enumerate(names)}
+    pointers: NDArray[np.int64] = np.cumsum([0, *(len(set(names)) for names in of_item)])
+    columns = np.array([code[name] for names in of_item for name in sorted(set(names))], np.int64)
+    matrix = csr_array((np.ones(len(columns), np.float32), columns, pointers), shape=(len(values), len(names)))
+    return matrix, names
+
+
+def mean_popularity(history: csr_array, popularity: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How popular, from 0 to 1, the items of each user's history are on average: taste for the mainstream."""
+    import numpy as np
+    from scipy.stats import rankdata
+
+    percentile = (rankdata(popularity) / max(1, len(popularity))).astype(np.float32)
+    count = np.maximum(np.diff(history.indptr), 1)
+    mean: NDArray[np.float32] = ((history > 0).astype(np.float32) @ percentile / count).astype(np.float32)
+    return mean
+
+
+def category_shares(history: csr_array, categories: csr_array) -> csr_array:
+    """Return the share of each user's history (newer items weigh more) in each category: (users, categories)."""
+    import numpy as np
+
+    shares = history @ categories
+    total = np.maximum(history.sum(axis=1), 1e-9)
+    shares.data /= np.repeat(total, np.diff(shares.indptr))
+    return shares
 
 
 def propose_block(
@@ -201,7 +242,7 @@ def propose_block(
         columns[f"{name}_relative"] = columns[f"{name}_score"] / np.maximum(best, _LEAST)[user]
     columns.update(zip(ITEM_FEATURES, items.features[item].T, strict=True))
     columns.update(zip(USER_FEATURES, users.features[user].T, strict=True))
-    columns["user_popularity"] = _mean_popularity(users.history, items.popularity)[user]
+    columns["user_popularity"] = mean_popularity(users.history, items.popularity)[user]
     columns["category_share"] = _category_share(users.history, items.categories, user, item)
 
     relevant = users.relevant
@@ -234,27 +275,28 @@ _SOURCE_NAMES = [
 ]
 
 
-def _mean_popularity(history: csr_array, popularity: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How popular, from 0 to 1, the items of each user's history are on average: taste for the mainstream."""
+def _sparse(
+    indexes: pa.ListArray[pa.Int32Scalar], n_items: int, values: NDArray[np.float32] | None = None
+) -> csr_array:
     import numpy as np
-    from scipy.stats import rankdata
+    from scipy.sparse import csr_array
 
-    percentile = (rankdata(popularity) / max(1, len(popularity))).astype(np.float32)
-    count = np.maximum(np.diff(history.indptr), 1)
-    mean: NDArray[np.float32] = ((history > 0).astype(np.float32) @ percentile / count).astype(np.float32)
-    return mean
+    offsets = np.asarray(indexes.offsets)
+    # A copy, because SciPy sorts in place and Arrow's memory is read-only.
+    columns = np.array(indexes.values)[offsets[0] : offsets[-1]]
+    data = np.ones(len(columns), np.float32) if values is None else values[offsets[0] : offsets[-1]]
+    return csr_array((data, columns, offsets - offsets[0]), shape=(len(indexes), n_items))
 
 
 def _category_share(
     history: csr_array, categories: csr_array, user: NDArray[np.int64], item: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Share of each pair's user history (newer items weigh more) in the categories of the pair's item."""
+    """Share of each pair's user history in the categories of the pair's item."""
     import numpy as np
 
     if categories.shape[1] == 0:
         return np.full(len(user), np.nan, np.float32)
-    taken = (history @ categories).toarray()
-    share = taken / np.maximum(np.asarray(history.sum(axis=1)).reshape(-1, 1), 1e-9)
+    share = category_shares(history, categories).toarray()
     belongs = np.maximum(np.diff(categories.indptr), 1)
     of_pair: NDArray[np.float32] = ((categories @ share.T).T / belongs)[user, item].astype(np.float32)
     return of_pair

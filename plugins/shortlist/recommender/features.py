@@ -14,10 +14,13 @@ from shortlist.columns import (
     USER,
     USER_INDEX,
     WEIGHT,
+    WEIGHT_STATISTICS,
 )
 from shortlist.recommender.candidates import ITEM_FEATURES, USER_FEATURES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyspark.sql import Column, DataFrame
 
     from shortlist.settings import CandidateSettings, InteractionSettings, ItemSettings
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 USERS_DDL = f"{USER} string, {FACTORS} array<float>, history array<int>, relevant array<int>, " + ", ".join(
     f"{name} float" for name in USER_FEATURES
 )
+
+# Not for the ranker, but of the same events: for whoever asks `item_features` or `user_features` for them.
+ITEM_STATISTICS = tuple(f"item_{name}" for name in WEIGHT_STATISTICS)
+USER_STATISTICS = tuple(f"user_{name}" for name in WEIGHT_STATISTICS)
 
 _SECONDS_PER_DAY = 86_400
 
@@ -74,7 +81,13 @@ def histories(pairs_: DataFrame) -> DataFrame:
 
 
 def item_features(
-    interactions: DataFrame, items: DataFrame, as_of: str, config: ItemSettings, candidates: CandidateSettings
+    interactions: DataFrame,
+    items: DataFrame,
+    as_of: str,
+    config: ItemSettings,
+    candidates: CandidateSettings,
+    *,
+    also: Sequence[str] = (),
 ) -> DataFrame:
     """Describe every item at one moment.
 
@@ -84,10 +97,11 @@ def item_features(
         as_of: ISO time, UTC.
         config: When an item stops to be available.
         candidates: Half-life of the popularity.
+        also: Further columns, of `ITEM_STATISTICS`.
 
     Returns:
-        (item_index, score = recent popularity, available, the columns of `ITEM_FEATURES`), one row for every row of
-        `items`. Popularity is the number of events, each halved every `popular_half_life_days`.
+        (item_index, score = recent popularity, available, the columns of `ITEM_FEATURES` and `also`), one row for every
+        row of `items`. Popularity is the number of events, each halved every `popular_half_life_days`.
     """
     from pyspark.sql import functions as f
 
@@ -107,6 +121,7 @@ def item_features(
         f.max(age).alias("item_age_days"),
         f.min(age).alias("item_recency_days"),
         f.mean(WEIGHT).alias("item_mean_weight"),
+        *_weight_statistics(also, ITEM_STATISTICS, age),
     )
     fresh = f.col("item_recency_days").isNotNull()
     if config.available_within_days:
@@ -115,7 +130,7 @@ def item_features(
         ITEM_INDEX,
         f.coalesce(SCORE, f.lit(0.0)).cast("float").alias(SCORE),
         (f.col(AVAILABLE) & fresh).alias(AVAILABLE),
-        *(f.col(name).cast("float").alias(name) for name in ITEM_FEATURES),
+        *(f.col(name).cast("float").alias(name) for name in (*ITEM_FEATURES, *also)),
     )
 
 
@@ -128,27 +143,27 @@ def popularity(interactions: DataFrame, as_of: str, candidates: CandidateSetting
     return events.groupBy(ITEM_INDEX).agg(score.cast("float").alias(SCORE))
 
 
-def user_rows(
-    interactions: DataFrame, users: DataFrame, user_factors: DataFrame, as_of: str, config: InteractionSettings
+def user_features(
+    interactions: DataFrame,
+    users: DataFrame,
+    as_of: str,
+    config: InteractionSettings,
+    *,
+    also: Sequence[str] = (),
 ) -> DataFrame:
-    """Describe every user at one moment, with the history that candidates are made from.
+    """Describe every user at one moment, with the history.
 
     Args:
         interactions: Indexed interactions; those from `as_of` on are left out here.
-        users: Columns user_id and user_index: the users wanted; those without history are left out. A column
-            `relevant` array<int> of items taken later is passed on.
-        user_factors: (user_index, factors) of the model made at `as_of`.
+        users: Columns user_id and user_index: the users wanted; those without history are left out. Further columns are
+            passed on.
         as_of: ISO time, UTC.
         config: How amounts are summed up.
+        also: Further columns, of `USER_STATISTICS`.
 
     Returns:
-        Columns of `USERS_DDL`, without `relevant` where `users` has none.
+        The columns of `users`, history array<int> as in `USERS_DDL`, and the columns of `USER_FEATURES` and `also`.
     """
-    return with_factors(described_users(interactions, users, as_of, config), user_factors)
-
-
-def described_users(interactions: DataFrame, users: DataFrame, as_of: str, config: InteractionSettings) -> DataFrame:
-    """Return what `user_rows` knows of users without any model, with their index. Arguments as there."""
     from pyspark.sql import functions as f
 
     age = _days_before(as_of)
@@ -159,16 +174,32 @@ def described_users(interactions: DataFrame, users: DataFrame, as_of: str, confi
         f.max(age).alias("user_tenure_days"),
         f.min(age).alias("user_recency_days"),
         f.mean(WEIGHT).alias("user_mean_weight"),
+        *_weight_statistics(also, USER_STATISTICS, age),
     )
-    labelled = ["relevant"] if "relevant" in users.columns else []
     return (
         users.join(histories(pairs(before, config)), on=USER_INDEX, how="inner")
         .join(counted, on=USER_INDEX, how="inner")
         .withColumn("user_items", f.size("history"))
-        .select(
-            USER_INDEX, USER, "history", *labelled, *(f.col(name).cast("float").alias(name) for name in USER_FEATURES)
-        )
+        .select(*users.columns, "history", *(f.col(name).cast("float").alias(name) for name in (*USER_FEATURES, *also)))
     )
+
+
+def user_rows(
+    interactions: DataFrame, users: DataFrame, user_factors: DataFrame, as_of: str, config: InteractionSettings
+) -> DataFrame:
+    """Describe every user at one moment as candidates are made from it: `user_features` with the factors.
+
+    Args:
+        interactions: As `user_features` takes them.
+        users: The same; a column `relevant` array<int> of items taken later is passed on.
+        user_factors: (user_index, factors) of the model made at `as_of`.
+        as_of: ISO time, UTC.
+        config: How amounts are summed up.
+
+    Returns:
+        Columns of `USERS_DDL`, without `relevant` where `users` has none.
+    """
+    return with_factors(user_features(interactions, users, as_of, config), user_factors)
 
 
 def with_factors(described: DataFrame, user_factors: DataFrame) -> DataFrame:
@@ -189,6 +220,19 @@ def relevant_items(interactions: DataFrame, since: str, until: str | None, confi
         .groupBy(USER_INDEX)
         .agg(f.sort_array(f.collect_list(ITEM_INDEX)).alias("relevant"))
     )
+
+
+def _weight_statistics(wanted: Sequence[str], names: Sequence[str], age: Column) -> list[Column]:
+    """Those of the `WEIGHT_STATISTICS`, called `names` here, that are wanted."""
+    from pyspark.sql import functions as f
+
+    def within(days: int) -> Column:
+        return f.sum(f.when(age <= days, f.col(WEIGHT)).otherwise(0.0))
+
+    of_weights = (
+        within(7), within(30), within(90), f.sum(WEIGHT), f.stddev_pop(WEIGHT), f.min(WEIGHT), f.max(WEIGHT)
+    )  # fmt: skip
+    return [column.alias(name) for name, column in zip(names, of_weights, strict=True) if name in wanted]
 
 
 def _popularity(age: Column, candidates: CandidateSettings) -> Column:

@@ -14,14 +14,12 @@ from shortlist.code_version import code_version
 from shortlist.columns import AVAILABLE, CATEGORY, FACTORS, ITEM, ITEM_INDEX, SCORE, SIMILAR_INDEX
 from shortlist.errors import ModelVersionError
 from shortlist.recommender import als
-from shortlist.recommender.candidates import ITEM_FEATURES, ItemState
+from shortlist.recommender.candidates import ITEM_FEATURES, ItemState, category_matrix
 from shortlist.stores import files
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
     from catboost import CatBoost
-    from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
@@ -205,7 +203,7 @@ def load_items(path: str, moment: str) -> ItemState:
         popularity=known[SCORE].to_numpy(),
         available=known[AVAILABLE].to_numpy(),
         features=np.column_stack([known[name].to_numpy() for name in ITEM_FEATURES]).astype(np.float32),
-        categories=_categories(items[CATEGORY].to_pylist()),
+        categories=category_matrix(items[CATEGORY].to_pylist())[0],
     )
 
 
@@ -242,15 +240,3 @@ def _read(path: str, columns: list[str]) -> pa.Table:
         return ds.dataset(folder, filesystem=filesystem, format="parquet").to_table(columns=columns)
     except (FileNotFoundError, pa.ArrowInvalid, KeyError) as error:
         raise ModelVersionError(f"{path} is missing or damaged ({error}): train again") from None
-
-
-def _categories(values: list[str | None]) -> Any:  # noqa: ANN401 - scipy has no types
-    """Which item belongs to which category; several are joined by `|`."""
-    import numpy as np
-    from scipy.sparse import csr_array
-
-    of_item = [value.split("|") if value else [] for value in values]
-    code = {name: number for number, name in enumerate(sorted({name for names in of_item for name in names}))}
-    pointers: NDArray[np.int64] = np.cumsum([0, *(len(set(names)) for names in of_item)])
-    columns = np.array([code[name] for names in of_item for name in sorted(set(names))], np.int64)
-    return csr_array((np.ones(len(columns), np.float32), columns, pointers), shape=(len(values), len(code)))

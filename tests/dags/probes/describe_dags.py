@@ -45,6 +45,7 @@ def describe(dag: DAG) -> dict[str, Any]:
         "dagrun_timeout": seconds(dag.dagrun_timeout),
         "on_failure": callbacks(dag, "failure"),
         "params": dict(dag.params),
+        "param_schemas": {name: dag.params.get_param(name).schema for name in dag.params},
         "native": dag.render_template_as_native_obj,
         "edges": sorted([task.task_id, below] for task in dag.tasks for below in task.downstream_task_ids),
         "serialized": json.dumps(DagSerialization.serialize_dag(dag), default=str),
@@ -55,7 +56,7 @@ def describe(dag: DAG) -> dict[str, Any]:
 def describe_task(task: Any) -> dict[str, Any]:
     """The same of a task."""
     return {
-        "operator": task.custom_operator_name,
+        "operator": getattr(task, "custom_operator_name", task.task_type),
         "retries": task.retries,
         "retry_delay": seconds(task.retry_delay),
         "backoff": task.retry_exponential_backoff,
@@ -65,7 +66,7 @@ def describe_task(task: Any) -> dict[str, Any]:
         "on_retry": callbacks(task, "retry"),
         "on_success": callbacks(task, "success"),
         "outlets": [asset.uri for asset in task.outlets],
-        "arguments": {name: str(value) for name, value in task.op_kwargs.items()},
+        "arguments": {name: str(value) for name, value in getattr(task, "op_kwargs", {}).items()},
         "multiple_outputs": getattr(task, "multiple_outputs", False),
         "conn_id": getattr(task, "conn_id", None),
         "config": getattr(task, "config_kwargs", None),
