@@ -38,6 +38,9 @@ PLOT = PROJECT / "docs" / "two_weeks.svg"
 FIRST_DAY = datetime(2000, 11, 13, tzinfo=UTC)
 DAYS = 14
 
+# Airflow runs nothing before a DAG's start date: all times are moved, by whole weeks.
+MOVED = timedelta(weeks=1330)
+
 SETTINGS = """
 [input]
 path = "{root}/before.parquet"
@@ -78,7 +81,9 @@ def main() -> None:
 def run(root: Path, ratings: pd.DataFrame) -> dict[str, Any]:
     """Train, then give the DAG one day after the other. Returns what it decided on each."""
     ratings = ratings[["user_id", "movie_id", "rating", "timestamp"]]
-    ratings[ratings.timestamp < FIRST_DAY.timestamp()].to_parquet(root / "before.parquet")
+    ratings = ratings.assign(timestamp=ratings.timestamp + int(MOVED.total_seconds()))
+    first_day = FIRST_DAY + MOVED
+    ratings[ratings.timestamp < first_day.timestamp()].to_parquet(root / "before.parquet")
     (root / "settings.toml").write_text(SETTINGS.format(root=root), encoding="utf-8")
     os.environ |= {
         "DATA_ROOT": str(root),
@@ -92,9 +97,9 @@ def run(root: Path, ratings: pd.DataFrame) -> dict[str, Any]:
     with quiet_output(root / "log.txt") as console:
         progress = Progress(console)
         with dag_runs.airflow(folder, progress, with_database=False) as dags:
-            dags.run("etl_train_test_pipeline", run_after=FIRST_DAY)
+            dags.run("etl_train_test_pipeline", run_after=first_day)
             for number in range(DAYS):
-                day = FIRST_DAY + timedelta(days=number)
+                day = first_day + timedelta(days=number)
                 evening = day + timedelta(days=1)
                 todays = ratings[ratings.timestamp.between(day.timestamp(), evening.timestamp(), inclusive="left")]
                 (root / "data" / "streaming").mkdir(parents=True, exist_ok=True)
@@ -105,8 +110,10 @@ def run(root: Path, ratings: pd.DataFrame) -> dict[str, Any]:
                     dags.run("drift_detection_retrain_pipeline", run_after=evening)
                 except dag_runs.TaskFailedError as failure:
                     error = str(failure)
+                    if "the gate" not in error:
+                        raise
                 days.append(
-                    _outcome(settings, day, len(todays), error) | {"seconds": round(time.monotonic() - started)}
+                    _outcome(settings, day - MOVED, len(todays), error) | {"seconds": round(time.monotonic() - started)}
                 )
                 print(days[-1], flush=True)
     return {"data": "MovieLens 1M", "first_day": FIRST_DAY.date().isoformat(), "days": days}

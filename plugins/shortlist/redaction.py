@@ -6,7 +6,7 @@ import os
 from urllib.parse import unquote, urlsplit
 
 _SECRETS = ("TELEGRAM_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-_URLS = ("RECS_DATABASE_URL", "MLFLOW_TRACKING_URI")
+_URLS = ("RECS_DATABASE_URL", "FEATURES_REDIS_URL", "MLFLOW_TRACKING_URI")
 
 # Shorter values are words that a text holds anyway; Airflow's own masker draws the same line.
 _SHORTEST = 5

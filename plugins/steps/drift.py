@@ -83,6 +83,7 @@ def detect_drift(
             "new": {name: counts.tolist() for name, counts in profile.histograms.items()},
             "reference": {name: counts.tolist() for name, counts in reference.totals.items()},
             "values": {name: values.tolist() for name, values in reference.values.items()},
+            "listed": _listed(spark, settings, batch_path, version_path),
         },
     )
     logger.info("%s", found.reason)
@@ -201,6 +202,31 @@ def _describe_batch(spark: SparkSession, settings: Settings, batch_path: str, ve
         for part in ("train", "test")
     ]
     return parts[0].unionByName(parts[1])
+
+
+def _listed(spark: SparkSession, settings: Settings, batch_path: str, version_path: str) -> dict[str, float] | None:
+    """How much of the batch was among the items that the model lists first for its users, as it was handed over.
+
+    Returns:
+        `k`, the length of the lists; `pairs` of users with a list and items; the `share` of them that was listed. None
+        if the files that were handed over are no longer this model's, or none of their users is in the batch.
+    """
+    from pyspark.sql import functions as f
+
+    place = f"{settings.paths.hand_over}/candidates_inference.parquet"
+    origin = f"{place}/_export.json"
+    if not files.exists(origin) or files.read_json(origin)["model_version"] != version_path.rsplit("/", 1)[-1]:
+        return None
+    k = settings.publish.k
+    lists = spark.read.parquet(place).where(f.col("als_rank") <= k).groupBy(USER).agg(f.collect_set(ITEM).alias("list"))
+    pairs = spark.read.parquet(f"{batch_path}/train", f"{batch_path}/test").select(USER, ITEM).distinct()
+    listed = f.array_contains("list", f.col(ITEM)).cast("int")
+    (found,) = (
+        pairs.join(lists, on=USER, how="inner")
+        .agg(f.count(listed).alias("pairs"), f.avg(listed).alias("share"))
+        .collect()
+    )
+    return {"k": k, **found.asDict()} if found["pairs"] else None
 
 
 def _with_predictions(spark: SparkSession, version_path: str, data: DataFrame, predicted: Column) -> DataFrame:

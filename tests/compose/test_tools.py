@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
-from tests.compose.stack import found_in
+from tests.compose.stack import SAMPLE, found_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.compose.stack import Stack
+    from tests.compose.stack import Airflow, Stack
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,27 @@ def test_the_page_of_redis_lists_keys_to_the_administrator_alone(tools: Stack) -
     shown = requests.get(f"{address}/apiv2/server/info", headers={"Authorization": f"Bearer {token}"}, timeout=30)
     assert [server["label"] for server in shown.json()["data"]] == ["redis", "features"]
     assert "Redis version" in shown.text
+
+
+def test_features_are_written_by_sparks_workers_and_shown_by_the_page_of_redis(tools: Stack, airflow: Airflow) -> None:
+    conf = {"input_path": f"/opt/airflow/{SAMPLE}", "save_to_db": True}
+    body = {"logical_date": None, "conf": conf}
+    run_id = airflow.call("POST", "dags/feature_engineering/dagRuns", body)["dag_run_id"]
+    assert airflow.wait("feature_engineering", run_id) == "success"
+    told = airflow.xcom("feature_engineering", run_id, "process_and_save_features")
+
+    address = f"http://127.0.0.1:{tools.settings['REDIS_COMMANDER_PORT']}"
+    login = {"username": "admin", "password": tools.secrets()["ADMIN_PASSWORD"]}
+    token = requests.post(f"{address}/signin", json=login, timeout=30).json()["bearerToken"]
+
+    def page(path: str) -> Any:
+        answer = requests.get(f"{address}/apiv2/{path}", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    assert page("key/R:redis:6379:2/features:served")["value"] == told["version"]
+    users = page(f"keystree/R:redis:6379:2/features:{told['version']}:user:")
+    assert len(users["data"] if isinstance(users, dict) else users) == told["users"] > 500
 
 
 def test_tools_know_no_more_than_they_need(tools: Stack) -> None:

@@ -101,7 +101,7 @@ def trained(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Se
 def shop(trained: Settings, tmp_path: Path) -> Settings:
     import shutil
 
-    for name in ("data", "models"):
+    for name in ("data", "models", "postgres_data"):
         shutil.copytree(Path(trained.paths.root) / name, tmp_path / name)
     return replace(trained, paths=PathSettings(root=str(tmp_path)))
 
@@ -141,6 +141,16 @@ def decide(spark: SparkSession, settings: Settings, batch_path: str) -> Run:
 def rows(spark: SparkSession, *paths: str) -> list[tuple[Any, ...]]:
     found = spark.read.parquet(*paths).select("user_id", "item_id", "time", "weight").collect()
     return sorted(tuple(row) for row in found)
+
+
+def listed_by_hand(settings: Settings, batch: str) -> dict[str, float]:
+    """What share of a batch the lists that were handed over hold."""
+    proposed = pq.read_table(f"{settings.paths.hand_over}/candidates_inference.parquet").to_pandas()
+    lists = proposed[proposed.als_rank <= 5].groupby("user_id").item_id.agg(set)
+    parts = [pq.read_table(f"{settings.paths.batches}/{batch}/{part}") for part in ("train", "test")]
+    pairs = {(row["user_id"], row["item_id"]) for part in parts for row in part.to_pylist()}
+    found = [item in lists[user] for user, item in pairs if user in lists.index]
+    return {"k": 5, "pairs": len(found), "share": pytest.approx(sum(found) / len(found))}
 
 
 def test_without_a_file_there_is_nothing_to_do(spark: SparkSession, small: Settings) -> None:
@@ -233,6 +243,9 @@ def test_feedback_like_the_past_skips_the_retraining(spark: SparkSession, shop: 
     page = Path(run.decision["report"]).read_text()
     assert "No retraining" in page
     assert page.count("<svg") == 2
+    compared = files.read_json(f"{shop.paths.batches}/{run.decision['batch']}/drift.json")
+    assert compared["listed"] == listed_by_hand(shop, run.decision["batch"])
+    assert f"{100 * compared['listed']['share']:.1f} % were among the 5 items" in page
     assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     ).replace("https://matplotlib.org", "")

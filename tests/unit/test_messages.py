@@ -176,3 +176,19 @@ def test_a_drift_decision_is_told_with_its_reason_and_where_the_report_lies() ->
         "/reports/&lt;x&gt;/index.html",
     ]
     assert messages.drift(decision | {"retrain": False}, {"accepted": 1}).startswith("✅ <b>no retraining</b>")
+
+
+def test_a_question_holds_the_reason_and_where_to_answer() -> None:
+    text = messages.question(
+        dag_id="load_candidates_ranked",
+        run_id="manual__1",
+        reason="The gate passed: against als the difference in NDCG@10 is +0.0420 [+0.0310, +0.0520] <fine>.",
+        link="https://airflow.example.com/dags/load_candidates_ranked/required_actions?map_index=-1",
+    )
+    head, reason, run, link = text.splitlines()
+    assert head == "❓ <b>load_candidates_ranked</b> waits for your word"
+    assert reason.endswith("&lt;fine&gt;.")
+    assert (run, link) == (
+        "manual__1",
+        "https://airflow.example.com/dags/load_candidates_ranked/required_actions?map_index=-1",
+    )
