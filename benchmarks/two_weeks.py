@@ -170,7 +170,8 @@ def draw(result: dict[str, Any]) -> None:
                         color="white" if term["score"] > 2.5 else "#334155",
                     )
         terms.set_yticks(range(len(names)), [report.TITLES[name] for name in names])
-        terms.set_xticks(range(len(days)), [f"{datetime.fromisoformat(day['day']):%-d %b}" for day in days])
+        terms.set_xticks(range(len(days)), [str(datetime.fromisoformat(day["day"]).day) for day in days])
+        terms.set_xlabel(f"{FIRST_DAY:%B %Y}; bold: over the threshold and over chance")
         terms.tick_params(length=0)
         figure.colorbar(drawn, ax=terms, label="score, 1 is the threshold", pad=0.01)
         figure.savefig(PLOT, metadata={"Date": None})

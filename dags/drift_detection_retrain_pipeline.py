@@ -2,9 +2,9 @@
 # Watch for drift, retrain when it is needed
 
 Every day: turns the files of new feedback in `data/streaming/` into a batch, compares it with what the champion was
-trained on, and decides. Without a file the run is skipped. No drift: the model stays, the batch waits. Drift: all
-waiting batches are merged into the interactions, a new version is trained and evaluated; if the gate lets it pass, its
-hand-over files are written and it is the champion; the `load_*` DAGs publish them.
+trained on, and decides. Without a file the run is skipped. No drift: the model stays, the batch waits. Drift, or
+many interactions that wait: all batches are merged into the interactions, a new version is trained and evaluated; if
+the gate lets it pass, its hand-over files are written and it is the champion; the `load_*` DAGs publish them.
 
 The decision with every term of the score is the XCom `retrain_decision` of `check_retrain`; the report lies in
 `reports/`. Safe to re-run: nothing is merged twice.

@@ -246,6 +246,8 @@ class DriftSettings:
         mean: Shift of the mean of weights and predictions; and so `median`.
         kl_part: Part of the divergence in the score of weights and predictions; and so `mean_part`, `median_part`.
         new_users: Share of interactions of users whom the model does not know, beyond the usual; and so `new_items`.
+        waiting: Interactions in batches that wait, as a share of those the champion knows; with more it is retrained
+            without any drift.
         false_alarms: Share of days without drift on which chance may exceed the limits of chance.
         seed: Of the draws.
     """
@@ -258,6 +260,7 @@ class DriftSettings:
     median_part: float = Field(default=0.2, ge=0)
     new_users: float = Field(default=0.2, gt=0)
     new_items: float = Field(default=0.1, gt=0)
+    waiting: float = Field(default=0.25, gt=0)
     false_alarms: float = Field(default=0.005, gt=0, lt=0.5)
     seed: int = 42
 

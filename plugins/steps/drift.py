@@ -10,7 +10,7 @@ from shortlist.errors import ModelVersionError
 from shortlist.recommender import drift, profiles
 from shortlist.stores import drift_records, files, model_versions
 from steps import messages
-from steps.streaming import MANIFEST
+from steps.streaming import MANIFEST, batches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,23 +100,36 @@ def check_retrain(
 ) -> dict[str, Any]:
     """Decide whether to retrain, keep the decision, write the report and tell Telegram, with the picture.
 
+    Two things speak for it: a drift, and many interactions in batches that wait, of which the champion knows nothing.
+
     Returns:
-        `retrain`, `reason`, `score` (the largest), every term, and where the `report` lies.
+        `retrain`, `reason`, `score` (the largest), every term, interactions `waiting`, and where the `report` lies.
     """
     from shortlist.reports import drift as report
 
     compared = files.read_json(f"{batch_path}/{_COMPARISON}")
     terms = [*data_drift["terms"], *model_drift["terms"]]
+    drifted = any(term["drifted"] for term in terms)
+    known = model_versions.read_manifest(version_path)["interactions"]
+    waiting = sum(files.read_json(f"{path}/{MANIFEST}")["accepted"] for path in batches(settings))
+    many = waiting / known > settings.drift.waiting
+    reason = compared["reason"]
+    if many and not drifted:
+        reason = (
+            f"{waiting:,} interactions wait, {waiting / known:.0%} of those that the champion knows "
+            f"(allowed: {settings.drift.waiting:.0%}); {reason}"
+        )
     batch = batch_path.rsplit("/", 1)[-1]
     page = f"{settings.paths.reports}/{batch}/index.html"
     decision = {
         "batch": batch,
-        "retrain": any(term["drifted"] for term in terms),
-        "reason": compared["reason"],
+        "retrain": drifted or many,
+        "reason": reason,
         "score": max(data_drift["score"], model_drift["score"]),
         "data_drift": data_drift["score"],
         "model_drift": model_drift["score"],
         "terms": terms,
+        "waiting": waiting,
         "champion": version_path.rsplit("/", 1)[-1],
         "report": page,
     }

@@ -32,7 +32,8 @@ ONCE = {"setup", "airflow-init"}
 # Every fourth customer is enough: what takes the time is the number of steps, not of rows.
 SAMPLE = "data/raw/sample.parquet"
 
-# After how many seconds Airflow gives something up for lost; half of what config/airflow.cfg says.
+# After how many seconds Airflow gives something up for lost; half of what config/airflow.cfg says. A retry comes after
+# half the time, too.
 IMPATIENCE = {
     "task_instance_heartbeat_timeout": 45,
     "orphaned_tasks_check_interval": 30,
@@ -273,6 +274,12 @@ def _make_impatient(folder: Path) -> None:
     for name, seconds in IMPATIENCE.items():
         text, found = re.subn(rf"(?m)^{name} = \d+$", f"{name} = {seconds}", text)
         assert found == 1, name
+    file.write_text(text, encoding="utf-8")
+    file = folder / "plugins" / "dag_support" / "defaults.py"
+    text, found = re.subn(
+        r'("retry_delay": timedelta)\(minutes=1\)', r"\1(seconds=30)", file.read_text(encoding="utf-8")
+    )
+    assert found == 1
     file.write_text(text, encoding="utf-8")
 
 

@@ -22,7 +22,7 @@ def high_thresholds(stack: Stack) -> Iterator[None]:
     """What a customer's days look like again is not what a model has not seen: its predictions are too good."""
     settings = stack.folder / "config" / "pipeline.toml"
     text = settings.read_text()
-    settings.write_text(re.sub(r"(?m)^(kl|mean|median|new_users|new_items)( +)?= [\d.]+", r"\1 = 9.0", text))
+    settings.write_text(re.sub(r"(?m)^(kl|mean|median|new_users|new_items|waiting)( +)?= [\d.]+", r"\1 = 9.0", text))
     yield
     settings.write_text(text)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Quality is not the question here, so the models are small, and neither the gate nor a drift stops anything.
 SMALLER = {"rank": "8", "iterations": "10", "bootstrap_samples": "100", "tolerance": "1.0"}
-SMALLER |= dict.fromkeys(("kl", "mean", "median", "new_users", "new_items"), "9.0")
+SMALLER |= dict.fromkeys(("kl", "mean", "median", "new_users", "new_items", "waiting"), "9.0")
 TABLES = ("default_recs", "online_recs", "candidates_train", "candidates_inference", "personal_recs")
 
 

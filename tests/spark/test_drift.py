@@ -25,6 +25,7 @@ from shortlist.settings import (
     AlsSettings,
     CandidateSettings,
     ColumnSettings,
+    DriftSettings,
     EvaluationSettings,
     GateSettings,
     InputSettings,
@@ -80,6 +81,7 @@ def shop_settings(root: Path) -> Settings:
         # With so few users the interval of a difference is wide.
         gate=GateSettings(tolerance=0.1),
         publish=PublishSettings(k=5, default_recs=5, online_recs=3, allow_repeats=True),
+        drift=DriftSettings(waiting=1.0),
         paths=PathSettings(root=str(root)),
     )
 
@@ -143,7 +145,7 @@ def rows(spark: SparkSession, *paths: str) -> list[tuple[Any, ...]]:
     return sorted(tuple(row) for row in found)
 
 
-def listed_by_hand(settings: Settings, batch: str) -> dict[str, float]:
+def listed_by_hand(settings: Settings, batch: str) -> dict[str, Any]:
     """What share of a batch the lists that were handed over hold."""
     proposed = pq.read_table(f"{settings.paths.hand_over}/candidates_inference.parquet").to_pandas()
     lists = proposed[proposed.als_rank <= 5].groupby("user_id").item_id.agg(set)
@@ -249,6 +251,17 @@ def test_feedback_like_the_past_skips_the_retraining(spark: SparkSession, shop: 
     assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     ).replace("https://matplotlib.org", "")
+
+
+def test_many_interactions_that_wait_are_a_reason_without_drift(spark: SparkSession, shop: Settings) -> None:
+    patient = replace(shop, drift=DriftSettings(waiting=0.3))
+    for number in range(2):
+        deliver(patient, HEADER + feedback(DAYS + 11 * number, 11))
+        run = decide(spark, patient, process(spark, patient, f"drift_2026030{number}T000000"))
+        assert not run.data_drift["drifted"]
+        assert run.decision["retrain"] is (number == 1)
+    assert "interactions wait, 3" in run.decision["reason"]
+    assert "(allowed: 30%); no term" in run.decision["reason"]
 
 
 def test_one_row_and_only_new_users_never_cry_wolf(spark: SparkSession, shop: Settings) -> None:
