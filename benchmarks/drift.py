@@ -16,6 +16,7 @@ import argparse
 import json
 import time
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -328,7 +329,7 @@ def evidently(world: World, repetitions: int) -> dict[str, Any]:
         metrics = Report([DataDriftPreset()]).run(dataset(rows), reference).dict()["metrics"]
         return int(next(each["value"]["count"] for each in metrics if "DriftedColumnsCount" in each["metric_name"]))
 
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {"evidently": metadata.version("evidently")}
     for name, (_, plant) in {"no drift": ("", _nothing), **SHIFTS}.items():
         result[name] = {}
         for size in SIZES[:-1]:

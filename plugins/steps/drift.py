@@ -31,12 +31,12 @@ def find_current_model(*, settings: Settings) -> str:
     """Return the path of the champion; where none was made one yet, of the newest complete version.
 
     Raises:
-        ModelVersionError: If there is no complete version.
+        ModelVersionError: If there is no complete version, or something of it was removed.
     """
     folder = settings.paths.model_versions
     pointer = model_versions.champion(folder)
     path = f"{folder}/{pointer.version}" if pointer else model_versions.find_latest(folder)
-    model_versions.read_manifest(path)
+    model_versions.check_parts(path)
     return path
 
 

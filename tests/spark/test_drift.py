@@ -414,6 +414,9 @@ def test_a_foreign_or_damaged_model_is_told_apart(spark: SparkSession, shop: Set
     Path(current, "drift", "reference.json").write_text(json.dumps({"totals": 1}))
     with pytest.raises(ModelVersionError, match="is damaged"):
         detect_drift(spark, settings=shop, batch_path=batch, version_path=current)
+    files.remove(f"{current}/train/item_factors")
+    with pytest.raises(ModelVersionError, match=r"it lacks train/item_factors: go back to the champion before it"):
+        find_current_model(settings=shop)
     Path(current, "manifest.json").write_text("[]")
     with pytest.raises(ModelVersionError, match="not a manifest of this project"):
         find_current_model(settings=shop)

@@ -170,6 +170,23 @@ def read_manifest(path: str) -> dict[str, Any]:
     return manifest
 
 
+def check_parts(path: str) -> None:
+    """Make sure that nothing of a stage-one version was removed.
+
+    Raises:
+        ModelVersionError: Naming what is missing.
+    """
+    read_manifest(path)
+    learned = ("user_factors", "item_factors", "similar", "item_features")
+    parts = ["users", "items", *(f"{moment}/{part}" for moment in (HISTORY, TRAIN, ALL) for part in learned)]
+    missing = [part for part in parts if not files.exists(f"{path}/{part}")]
+    if missing:
+        raise ModelVersionError(
+            f"{path} is damaged, it lacks {', '.join(missing)}: go back to the champion before it (make rollback "
+            "MODEL=recommender), or run etl_train_test_pipeline"
+        )
+
+
 @functools.lru_cache(maxsize=2)
 def load_items(path: str, moment: str) -> ItemState:
     """Load what stage one knew of the items at one moment. Kept in memory, for the next task of the same worker.
