@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import time
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -349,11 +351,13 @@ def speed(repetitions: int) -> dict[str, Any]:
     from pyspark.sql import SparkSession
     from pyspark.sql import functions as f
 
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     spark = (
         SparkSession.builder.master("local[2]")
         .config("spark.driver.memory", "6g")
         .config("spark.sql.shuffle.partitions", "2")
         .config("spark.ui.enabled", "false")
+        .config("spark.sql.legacy.parquet.nanosAsLong", "true")
         .getOrCreate()
     )
     shop = spark.read.parquet(str(PROJECT / "sample_data" / "online_retail.parquet")).where("CustomerID IS NOT NULL")
@@ -362,9 +366,10 @@ def speed(repetitions: int) -> dict[str, Any]:
         .select(
             f.col("CustomerID").cast("int").cast("string").alias("user_id"),
             f.col("StockCode").alias("item_id"),
-            (f.col("InvoiceDate") + f.make_interval(days="id")).cast("timestamp").alias("time"),
+            f.timestamp_seconds(f.col("InvoiceDate") / 1_000_000_000 + f.col("id") * 86_400).alias("time"),
             f.col("Quantity").cast("float").alias("weight"),
         )
+        .repartition(2)
         .persist()
     )
     rows = interactions.count()
