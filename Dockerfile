@@ -37,6 +37,27 @@ ENTRYPOINT ["/opt/shortlist/with-secrets"]
 CMD ["mlflow", "server"]
 
 
+FROM python:3.13-slim AS service
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends curl \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 50000 --gid 0 --no-create-home service
+COPY requirements-service.lock /
+# The lock is complete; without --no-deps, pip would miss what requirements-service-without.txt leaves out. The tests that
+# pandas, SciPy and others bring along are a tenth of the image.
+RUN --mount=type=cache,target=/root/.cache \
+    pip install --no-deps --require-hashes --requirement /requirements-service.lock \
+    && find /usr/local/lib/python3.13/site-packages -depth -type d -name tests -exec rm -rf {} +
+COPY compose/with-secrets /opt/shortlist/with-secrets
+USER service
+ENV PYTHONPATH=/opt/airflow/plugins
+# The project is mounted where the containers of Airflow have it: paths in settings mean the same in both.
+WORKDIR /opt/airflow
+ENTRYPOINT ["/opt/shortlist/with-secrets"]
+CMD ["python", "-m", "service"]
+
+
 FROM debian:trixie-slim AS redis-commander
 
 RUN apt-get update \

@@ -63,7 +63,7 @@ credentials: ## With containers: show addresses, users and passwords
 	@$(ONCE) setup python /opt/shortlist/setup.py credentials
 
 reload: ## With containers: let changed step code take effect
-	@docker compose restart $$(docker compose ps --services | grep -E '^(airflow-(dag-processor|triggerer|worker|scheduler)|spark-.*)$$')
+	@docker compose restart $$(docker compose ps --services | grep -E '^(airflow-(dag-processor|triggerer|worker|scheduler)|spark-.*|recs-api)$$')
 
 compose-psql: ## With containers: open a shell on the tables
 	@docker compose exec --user postgres postgres psql recs
@@ -78,9 +78,11 @@ test-compose: setup ## Boot the real stack and test the chain on it. ALL=1: cras
 	@.venv/bin/python -m pytest --durations=15 $(if $(ALL),tests/compose,tests/compose/test_stack.py)
 
 LOCK := .bootstrap/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
-lock: setup ## Resolve requirements-*.txt anew: for all commands, for the image of Airflow, for that of MLflow
-	@$(LOCK) --upgrade --python-version 3.11 --output-file requirements.lock requirements-airflow.txt requirements-dev.txt
-	@$(LOCK) --python-version 3.13 --constraint requirements.lock --output-file requirements-airflow.lock requirements-airflow.txt
+LOCK_LIKE := $(LOCK) --python-version 3.13 --constraint requirements.lock
+lock: setup ## Resolve requirements-*.txt anew: for all commands, for the images of Airflow, of the service, of MLflow
+	@$(LOCK) --upgrade --python-version 3.11 --output-file requirements.lock requirements-airflow.txt requirements-service.txt requirements-dev.txt
+	@$(LOCK_LIKE) --output-file requirements-airflow.lock requirements-airflow.txt
+	@$(LOCK_LIKE) --overrides requirements-service-without.txt --output-file requirements-service.lock requirements-service.txt
 	@$(LOCK) --upgrade --python-version 3.13 --output-file requirements-mlflow.lock requirements-mlflow.txt
 
 clean: stop ## Remove what commands made: packages, tables, models, data, reports; your own files stay

@@ -13,6 +13,7 @@ import os
 import secrets
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 VOLUMES = Path("/run/secrets")
@@ -34,6 +35,12 @@ _FEATURES_MAY = (
     " +watch +unwatch +multi +exec +discard"
 )
 
+# The service keeps the recent events of users, and takes a user who is to be forgotten out of the features.
+_SERVICE_MAY = (
+    "~recent:* -@all +ping +select +client|setname +lpush +ltrim +lrange +expire +del +unlink +scan"
+    " +multi +exec +discard (~features:* +get +exists +del +unlink)"
+)
+
 
 class SetupError(Exception):
     """Says what is wrong with the surroundings and what to do about it."""
@@ -48,6 +55,8 @@ def main() -> int:
     try:
         check_memory(MEMORY, needed_gib=float(os.environ["MEMORY_NEEDED_GIB"]))
         uid = airflow_uid(os.environ.get("AIRFLOW_UID", ""))
+        with suppress(OSError):  # the attempt to write to data/ tells
+            (PROJECT / "data" / "service").mkdir(exist_ok=True)
         for name in WRITTEN:
             make_writable(PROJECT / name, uid)
         kept = keep_secrets(VOLUMES / "kept", clone=clone_of_mounts(MOUNTS), given=dict(os.environ))
@@ -165,8 +174,11 @@ def keep_secrets(volume: Path, *, clone: str, given: dict[str, str]) -> dict[str
             kept[f"{name}_PASSWORD"] = secrets.token_urlsafe(24)
         kept |= {name: given[name] for name in _MADE_ONCE if given.get(name)}
         _check_strength(kept)
-    # Also for a stack that is older than this password: Redis takes it at its next start.
-    kept.setdefault("FEATURES_REDIS_PASSWORD", secrets.token_urlsafe(24))
+    # Also for a stack that is older than these passwords: Redis takes them at its next start.
+    for name in ("FEATURES_REDIS_PASSWORD", "SERVICE_REDIS_PASSWORD"):
+        kept.setdefault(name, secrets.token_urlsafe(24))
+    kept["SERVICE_API_KEY"] = given.get("SERVICE_API_KEY") or kept.get("SERVICE_API_KEY") or secrets.token_urlsafe(24)
+    _check_key(kept["SERVICE_API_KEY"])
     kept["ADMIN_USER"] = given.get("_AIRFLOW_WWW_USER_USERNAME") or "admin"
     kept["ADMIN_PASSWORD"] = given.get("_AIRFLOW_WWW_USER_PASSWORD") or kept["ADMIN_PASSWORD"]
     _write(file, json.dumps(kept), mode=0o400)
@@ -188,6 +200,7 @@ def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[
             "redis.conf": (
                 f"requirepass {kept['REDIS_PASSWORD']}\n"
                 f"user features on >{kept['FEATURES_REDIS_PASSWORD']} resetchannels ~features:* -@all {_FEATURES_MAY}\n"
+                f"user service on >{kept['SERVICE_REDIS_PASSWORD']} resetchannels {_SERVICE_MAY}\n"
             ),
         },
         "metadata": {
@@ -211,6 +224,11 @@ def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[
             "FEATURES_REDIS_URL": given.get("FEATURES_REDIS_URL")
             or f"redis://features:{kept['FEATURES_REDIS_PASSWORD']}@redis:6379/2"
         },
+        "service": {
+            "SERVICE_REDIS_URL": given.get("SERVICE_REDIS_URL")
+            or ("" if given.get("WITHOUT_REDIS") else f"redis://service:{kept['SERVICE_REDIS_PASSWORD']}@redis:6379/3"),
+            "SERVICE_API_KEY": kept["SERVICE_API_KEY"],
+        },
         "mlflow": {
             "MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg2://mlflow:{kept['MLFLOW_DB_PASSWORD']}@postgres/mlflow",
         },
@@ -225,7 +243,7 @@ def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[
                             "dbIndex": database,
                             "password": kept["REDIS_PASSWORD"],
                         }
-                        for label, database in (("redis", 0), ("features", 2))
+                        for label, database in (("redis", 0), ("features", 2), ("recent", 3))
                     ]
                 }
             ),
@@ -266,6 +284,8 @@ def show_credentials() -> int:
         "user": kept["ADMIN_USER"],
         "password": kept["ADMIN_PASSWORD"],
         "MLflow": f"http://localhost:{os.environ['MLFLOW_PORT']}",
+        "page and API": os.environ["SERVICE_URL"],
+        "key of the API": kept["SERVICE_API_KEY"],
         "tables": "make compose-psql",
         "recommendations": secrets_of_services(kept, given=dict(os.environ))["recs"]["RECS_DATABASE_URL"],
         "PostgreSQL": f"user postgres, password {kept['POSTGRES_PASSWORD']}",
@@ -288,6 +308,14 @@ def _check_strength(kept: dict[str, str]) -> None:
     for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD"):
         if not kept[name].isascii() or not kept[name].replace("-", "").replace("_", "").isalnum():
             raise SetupError(f"{name} in .env must be of letters, digits, - and _ only: it becomes part of URLs")
+
+
+def _check_key(key: str) -> None:
+    if len(key) < 16 or not key.isascii() or not key.isprintable() or " " in key:
+        raise SetupError(
+            "SERVICE_API_KEY in .env must have at least 16 characters, all of them printable ASCII without spaces: it"
+            " travels in an HTTP header. Left empty, it is made up"
+        )
 
 
 def _can_write(folder: Path, uid: int) -> bool:

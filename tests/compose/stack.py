@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_PORTS = ("PORT", "MLFLOW_PORT", "FLOWER_PORT", "REDIS_COMMANDER_PORT", "SERVICE_PORT")
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 LIGHT = "docker-compose.yaml:docker-compose.light.yaml"
@@ -58,7 +60,7 @@ class Stack:
                 shutil.copy(PROJECT / name, self.folder / name)
         self.settings = {
             "COMPOSE_PROJECT_NAME": self.name,
-            **{name: str(_free_port()) for name in ("PORT", "MLFLOW_PORT", "FLOWER_PORT", "REDIS_COMMANDER_PORT")},
+            **{name: str(_free_port()) for name in _PORTS},
             **self.settings,
         }
 

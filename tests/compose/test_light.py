@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 
 from tests.compose.stack import LIGHT, ONCE, booted, log_of_a_changed_step
 
@@ -27,6 +28,7 @@ def test_what_runs_is_healthy_and_may_take_six_gibibytes(light: Stack) -> None:
 
     assert set(containers) == {
         "postgres", "mlflow", "airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer",
+        "recs-api",
     }  # fmt: skip
     assert {container["State"]["Health"]["Status"] for container in containers.values()} == {"healthy"}
     assert sum(container["HostConfig"]["Memory"] for container in containers.values()) <= 6 * GIB
@@ -39,6 +41,15 @@ def test_the_chain_serves_recommendations(light: Stack) -> None:
     assert "The whole chain took" in told
     assert light.sql("SELECT DISTINCT count(*) FROM personal_recs GROUP BY user_id") == [["20"]]
     assert light.sql("SELECT count(*) FROM personal_recs JOIN user_history USING (user_id, item_id)") == [["0"]]
+
+
+def test_the_service_answers_without_redis(light: Stack) -> None:
+    answer = requests.get(f"http://127.0.0.1:{light.settings['SERVICE_PORT']}/v1/parts", timeout=30).json()
+
+    parts = {part["name"]: part for part in answer["parts"]}
+    assert parts["postgresql"]["ok"]
+    assert parts["personal_recs"]["ok"]
+    assert "not configured" in parts["redis"]["detail"]
 
 
 def test_changed_step_code_is_live_after_a_reload(light: Stack) -> None:

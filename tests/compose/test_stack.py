@@ -17,7 +17,7 @@ GIB = 1024**3
 
 AIRFLOW = {"airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer", "airflow-worker"}
 SPARK = {"spark-master", "spark-worker", "spark-connect"}
-SERVICES = {*AIRFLOW, *SPARK, "postgres", "redis", "mlflow"}
+SERVICES = {*AIRFLOW, *SPARK, "postgres", "redis", "mlflow", "recs-api"}
 
 WEEKLY = {
     "load_default_recs": "load_file",
@@ -30,7 +30,7 @@ WEEKLY = {
 # Who may know what. `recs` is the tables of recommendations, `airflow` the metadata of Airflow.
 KNOWN_SECRETS = {
     "postgres": {"POSTGRES_PASSWORD", "AIRFLOW_DB_PASSWORD", "RECS_DB_PASSWORD", "MLFLOW_DB_PASSWORD"},
-    "redis": {"REDIS_PASSWORD", "FEATURES_REDIS_PASSWORD"},
+    "redis": {"REDIS_PASSWORD", "FEATURES_REDIS_PASSWORD", "SERVICE_REDIS_PASSWORD"},
     "mlflow": {"MLFLOW_DB_PASSWORD"},
     "spark-master": set(),
     "spark-worker": {"FEATURES_REDIS_PASSWORD"},
@@ -41,6 +41,7 @@ KNOWN_SECRETS = {
     },
     "airflow-dag-processor": {"AIRFLOW_DB_PASSWORD", "FERNET_KEY", "API_SECRET"},
     "airflow-triggerer": {"AIRFLOW_DB_PASSWORD", "FERNET_KEY", "API_SECRET"},
+    "recs-api": {"RECS_DB_PASSWORD", "SERVICE_REDIS_PASSWORD", "SERVICE_API_KEY"},
     "airflow-worker": {"RECS_DB_PASSWORD", "REDIS_PASSWORD", "ADMIN_PASSWORD", "FEATURES_REDIS_PASSWORD"},
 }  # fmt: skip
 
@@ -104,7 +105,7 @@ def test_containers_are_locked_down(containers: dict[str, dict[str, Any]]) -> No
     for name, container in containers.items():
         host = container["HostConfig"]
         assert host["Memory"] > 0, name
-        total += host["Memory"]
+        total += 0 if name in ONCE else host["Memory"]
         assert host["RestartPolicy"]["Name"] == ("no" if name in ONCE else "unless-stopped"), name
         assert host["SecurityOpt"] == ["no-new-privileges:true"], name
         assert host["CapDrop"] == ["ALL"], name
@@ -119,9 +120,20 @@ def test_airflow_and_spark_share_one_image_and_are_not_root(containers: dict[str
     assert len(images) == 1
     assert {containers[name]["Config"]["User"] for name in {*AIRFLOW, *SPARK}} == {"50000:0"}
     assert containers["mlflow"]["Config"]["User"] == "mlflow"
+    assert containers["recs-api"]["Config"]["User"] == "50000:0"
 
 
-def test_only_airflow_and_mlflow_are_published_and_only_to_this_host(
+def test_the_service_can_write_nothing_but_what_it_last_knew(
+    stack: Stack, containers: dict[str, dict[str, Any]]
+) -> None:
+    service = containers["recs-api"]
+    assert service["HostConfig"]["ReadonlyRootfs"]
+    assert [mount["Destination"] for mount in service["Mounts"] if mount["RW"]] == ["/opt/airflow/data/service"]
+    stack.compose("exec", "-T", "recs-api", "touch", "data/service/written")
+    (stack.folder / "data" / "service" / "written").unlink()
+
+
+def test_only_airflow_mlflow_and_the_service_are_published_and_only_to_this_host(
     stack: Stack, containers: dict[str, dict[str, Any]]
 ) -> None:
     published = {
@@ -134,6 +146,7 @@ def test_only_airflow_and_mlflow_are_published_and_only_to_this_host(
     assert published == {
         "airflow-apiserver": [("127.0.0.1", stack.settings["PORT"])],
         "mlflow": [("127.0.0.1", stack.settings["MLFLOW_PORT"])],
+        "recs-api": [("127.0.0.1", stack.settings["SERVICE_PORT"])],
     }
 
 
@@ -189,6 +202,36 @@ def test_the_chain_serves_recommendations(stack: Stack, airflow: Airflow, chain:
     assert (stack.folder / "models/artifacts" / Path(version).name / "manifest.json").exists()
 
 
+def test_the_service_hands_out_what_is_served_and_keeps_events(stack: Stack, chain: str) -> None:
+    service = f"http://127.0.0.1:{stack.settings['SERVICE_PORT']}"
+    key = {"X-API-Key": stack.secrets()["SERVICE_API_KEY"]}
+    [[generation]] = stack.sql("SELECT generation_id FROM served WHERE dataset = 'personal_recs'")
+    [[user, ranked]] = stack.sql(
+        "SELECT user_id, string_agg(item_id, ' ' ORDER BY rank) FROM personal_recs GROUP BY 1 ORDER BY 1 LIMIT 1"
+    )
+
+    def ask(path: str) -> dict[str, Any]:
+        return dict(requests.get(f"{service}{path}", timeout=30).json())
+
+    wait_for(lambda: ask("/v1/popular?k=1")["generation"], "the service to see a generation", 30)
+    answer = ask(f"/v1/recommendations/{user}?k=20")
+    assert (answer["generation"], answer["stale"], answer["known"]) == (int(generation), False, True)
+    assert [item["item_id"] for item in answer["items"]] == ranked.split()
+    assert {part["name"]: part["ok"] for part in ask("/v1/parts")["parts"]}.items() >= {
+        ("postgresql", True), ("redis", True),
+    }  # fmt: skip
+
+    taken = ranked.split()[3]
+    event = {"events": [{"user_id": user, "item_id": taken, "key": "once"}]}
+    assert requests.post(f"{service}/v1/events", json=event, timeout=30).status_code == 401
+    for counted in ({"accepted": 1, "repeated": 0}, {"accepted": 0, "repeated": 1}):
+        assert requests.post(f"{service}/v1/events", json=event, headers=key, timeout=30).json() == counted
+    kept = stack.sql("SELECT user_id, item_id, kind FROM service.events")
+    assert kept == [[user, taken, "interaction"]]
+    assert [row["item_id"] for row in ask(f"/v1/users/{user}")["recent"]] == [taken]
+    assert taken not in [item["item_id"] for item in ask(f"/v1/recommendations/{user}?k=20")["items"]]
+
+
 @pytest.mark.parametrize("model", ["recommender", "ranker"])
 def test_the_champions_are_in_mlflow_and_in_the_list(stack: Stack, chain: str, model: str) -> None:
     answer = requests.get(
@@ -234,4 +277,5 @@ def test_logs_hold_no_secret(stack: Stack, chain: str) -> None:
     assert found_in(texts, secrets) == set()
     assert found_in([stack.command("make", "credentials").stdout], secrets) == {
         "ADMIN_PASSWORD", "FERNET_KEY", "POSTGRES_PASSWORD", "RECS_DB_PASSWORD", "REDIS_PASSWORD",
+        "SERVICE_API_KEY",
     }  # fmt: skip

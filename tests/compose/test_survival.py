@@ -18,7 +18,7 @@ SERVED = "SELECT count(DISTINCT user_id), count(*) FROM personal_recs"
 # What is killed while a task runs. Together, every service that runs for long.
 KILLED_DURING = {
     "train_recommender": ("spark-connect", "airflow-scheduler", "airflow-triggerer"),
-    "test_recommender": ("airflow-worker", "mlflow"),
+    "test_recommender": ("airflow-worker", "mlflow", "recs-api"),
     "export_recommendations": ("spark-worker", "airflow-apiserver", "postgres", "airflow-dag-processor"),
 }
 

@@ -8,11 +8,15 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from compose import setup
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.redis_server import RedisServer
 
 CLONE = "/home/me/shortlist"
 
@@ -24,19 +28,21 @@ def test_what_env_leaves_empty_is_made_up_once(tmp_path: Path) -> None:
     assert first["REDIS_PASSWORD"] == "chosen-by-me"
     assert len(base64.urlsafe_b64decode(first["FERNET_KEY"])) == 32
     assert len(first["JWT_SECRET"]) >= 64
-    assert len({value for name, value in first.items() if name.endswith("_PASSWORD")}) == 7
+    assert len({value for name, value in first.items() if name.endswith("_PASSWORD")}) == 8
     assert (tmp_path / "secrets.json").stat().st_mode & 0o777 == 0o400
 
 
 def test_a_stack_that_is_older_than_a_password_gets_it_at_the_next_start(tmp_path: Path) -> None:
     first = setup.keep_secrets(tmp_path, clone=CLONE, given={})
-    older = {name: value for name, value in first.items() if name != "FEATURES_REDIS_PASSWORD"}
+    later = ("FEATURES_REDIS_PASSWORD", "SERVICE_REDIS_PASSWORD", "SERVICE_API_KEY")
+    older = {name: value for name, value in first.items() if name not in later}
     (tmp_path / "secrets.json").unlink()
     (tmp_path / "secrets.json").write_text(json.dumps(older))
 
     renewed = setup.keep_secrets(tmp_path, clone=CLONE, given={})
 
     assert {name: renewed[name] for name in older} == older
+    assert all(len(renewed[name]) == 32 for name in later)
     assert setup.keep_secrets(tmp_path, clone=CLONE, given={}) == renewed
 
 
@@ -50,6 +56,44 @@ def test_sparks_workers_learn_the_password_of_the_features_and_no_other(tmp_path
     assert f"user features on >{kept['FEATURES_REDIS_PASSWORD']} " in of_services["redis"]["redis.conf"]
 
 
+def test_the_service_learns_a_password_of_its_own_and_its_key(tmp_path: Path) -> None:
+    kept = setup.keep_secrets(tmp_path, clone=CLONE, given={})
+
+    assert setup.secrets_of_services(kept, given={})["service"] == {
+        "SERVICE_REDIS_URL": f"redis://service:{kept['SERVICE_REDIS_PASSWORD']}@redis:6379/3",
+        "SERVICE_API_KEY": kept["SERVICE_API_KEY"],
+    }
+    light = setup.secrets_of_services(kept, given={"WITHOUT_REDIS": "yes"})
+    assert light["service"]["SERVICE_REDIS_URL"] == ""
+
+
+def test_in_redis_the_service_reaches_recent_events_and_may_take_users_out_of_the_features(redis: RedisServer) -> None:
+    redis.admin.set("features:served", "v1")
+    redis.admin.hset("features:v1:user:ann", "items", "7")
+    service = Redis.from_url(redis.service_url, decode_responses=True)
+    with service.pipeline(transaction=True) as both:
+        both.lpush("recent:ann", "a", "b", "c").ltrim("recent:ann", 0, 1).expire("recent:ann", 60)
+        assert both.execute() == [3, True, True]
+    assert service.lrange("recent:ann", 0, -1) == ["c", "b"]
+    assert service.delete("recent:ann") == 1
+
+    features = Redis.from_url(redis.service_url.removesuffix("/3") + "/2", decode_responses=True)
+    assert features.get("features:served") == "v1"
+    assert list(features.scan_iter("features:*:user:ann")) == ["features:v1:user:ann"]
+    assert features.unlink("features:v1:user:ann") == 1
+    for forbidden in (
+        lambda: features.hset("features:v1:user:ann", "items", "8"),
+        lambda: features.set("features:served", "v2"),
+        lambda: service.get("celery-task-meta-1"),
+        lambda: service.lpush("celery", "a task"),
+        lambda: service.flushdb(),
+        lambda: service.config_get("requirepass"),
+        lambda: service.acl_list(),
+    ):
+        with pytest.raises(NoPermissionError):
+            forbidden()
+
+
 @pytest.mark.parametrize("name", ["FERNET_KEY", "JWT_SECRET", "POSTGRES_PASSWORD", "REDIS_PASSWORD"])
 def test_another_key_or_password_than_the_volumes_were_made_with_is_refused(tmp_path: Path, name: str) -> None:
     setup.keep_secrets(tmp_path, clone=CLONE, given={})
@@ -57,6 +101,15 @@ def test_another_key_or_password_than_the_volumes_were_made_with_is_refused(tmp_
     with pytest.raises(setup.SetupError, match=f"{name} in .env is not the one that this stack was made with") as told:
         setup.keep_secrets(tmp_path, clone=CLONE, given={name: "another"})
     assert "another" not in str(told.value)
+
+
+def test_the_key_of_the_service_may_change_and_is_kept(tmp_path: Path) -> None:
+    first = setup.keep_secrets(tmp_path, clone=CLONE, given={})["SERVICE_API_KEY"]
+    assert setup.keep_secrets(tmp_path, clone=CLONE, given={"SERVICE_API_KEY": ""})["SERVICE_API_KEY"] == first
+
+    chosen = "chosen-by-me-today"
+    assert setup.keep_secrets(tmp_path, clone=CLONE, given={"SERVICE_API_KEY": chosen})["SERVICE_API_KEY"] == chosen
+    assert setup.keep_secrets(tmp_path, clone=CLONE, given={})["SERVICE_API_KEY"] == chosen
 
 
 def test_the_administrators_password_may_change(tmp_path: Path) -> None:
@@ -78,6 +131,8 @@ def test_the_administrators_password_may_change(tmp_path: Path) -> None:
     [
         ("FERNET_KEY", "short", "FERNET_KEY in .env must be 32 bytes in URL-safe base64"),
         ("JWT_SECRET", "short", "JWT_SECRET in .env must have at least 64 characters"),
+        ("SERVICE_API_KEY", "short", "SERVICE_API_KEY in .env must have at least 16 characters"),
+        ("SERVICE_API_KEY", "schlüssel-aus-zeichen", "all of them printable ASCII without spaces"),
         ("POSTGRES_PASSWORD", "p@ss:word/", "POSTGRES_PASSWORD in .env must be of letters, digits"),
     ],
 )
@@ -154,14 +209,20 @@ def test_a_folder_that_stays_unwritable_is_named_with_the_command_that_mends_it(
 def test_no_service_gets_the_file_that_holds_all(tmp_path: Path) -> None:
     kept = setup.keep_secrets(tmp_path, clone=CLONE, given={})
 
-    given = {"RECS_DATABASE_URL": "postgresql://me:pw@db/recs", "FEATURES_REDIS_URL": "redis://me:pw@cache/3"}
+    given = {
+        "RECS_DATABASE_URL": "postgresql://me:pw@db/recs",
+        "FEATURES_REDIS_URL": "redis://me:pw@cache/3",
+        "SERVICE_REDIS_URL": "redis://me:pw@cache/4",
+    }
     volumes = setup.secrets_of_services(kept, given=given)
 
     assert set(volumes) == {
         "admin", "broker", "commander", "features", "jwt", "metadata", "mlflow", "postgres", "recs", "redis",
+        "service",
     }  # fmt: skip
     assert volumes["recs"] == {"RECS_DATABASE_URL": "postgresql://me:pw@db/recs"}
     assert volumes["features"] == {"FEATURES_REDIS_URL": "redis://me:pw@cache/3"}
+    assert volumes["service"]["SERVICE_REDIS_URL"] == "redis://me:pw@cache/4"
     assert [name for name, values in volumes.items() if kept["JWT_SECRET"] in "".join(values.values())] == ["jwt"]
 
 
