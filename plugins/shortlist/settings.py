@@ -276,6 +276,37 @@ class TuneSettings:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class ServiceSettings:
+    """Limits of the service that hands recommendations out, and how long it waits for what lies behind it.
+
+    Attributes:
+        max_k: Longest list that may be asked for.
+        recent: Events kept of a user in Redis, the newest; and so `recent_days`.
+        events: At most, in one request.
+        writes_a_minute: Requests that change something, of one client's address.
+        database_seconds: A query that takes longer counts as an answer that does not come; and so `redis_seconds`.
+        refresh_seconds: Between two looks at what is served and at the rules.
+        users_in_memory: Users whose lists are kept, the last ones asked for.
+        body_bytes: Largest body of a request.
+        connections: Open at the same time; a further one is turned away.
+        header_seconds: A client that has not sent its request by then is let go.
+    """
+
+    max_k: int = Field(default=100, ge=1, le=1000)
+    recent: int = Field(default=20, ge=1, le=200)
+    recent_days: int = Field(default=30, ge=1)
+    events: int = Field(default=1000, ge=1, le=10_000)
+    writes_a_minute: int = Field(default=600, ge=1)
+    database_seconds: float = Field(default=0.5, gt=0, le=10)
+    redis_seconds: float = Field(default=0.1, gt=0, le=10)
+    refresh_seconds: float = Field(default=1.0, gt=0, le=60)
+    users_in_memory: int = Field(default=10_000, ge=0)
+    body_bytes: int = Field(default=1_000_000, ge=1000)
+    connections: int = Field(default=512, ge=1)
+    header_seconds: float = Field(default=10.0, gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class PathSettings:
     """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`."""
 
@@ -392,6 +423,7 @@ class Settings:
     streaming: StreamingSettings = field(default_factory=StreamingSettings)
     drift: DriftSettings = field(default_factory=DriftSettings)
     tune: TuneSettings = field(default_factory=TuneSettings)
+    service: ServiceSettings = field(default_factory=ServiceSettings)
     paths: PathSettings = field(default_factory=PathSettings)
 
     @model_validator(mode="after")

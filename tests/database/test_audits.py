@@ -11,7 +11,7 @@ from shortlist.errors import AuditError, PublishError
 from shortlist.stores import generations, hand_over_files
 from shortlist.stores.datasets import PERSONAL_RECS
 from tests.conftest import empty_database
-from tests.database.conftest import Shop
+from tests.shop import Shop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

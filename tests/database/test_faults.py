@@ -19,14 +19,14 @@ from shortlist.stores import database as database_module
 from shortlist.stores import generations, hand_over_files
 from shortlist.stores.database import Database, database_from_env, ensure_schema
 from shortlist.stores.datasets import DEFAULT_RECS, ITEMS, ONLINE_RECS
-from tests.database.conftest import WEEK_1
+from tests.shop import WEEK_1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from embedded.postgres import EmbeddedPostgres
-    from tests.database.conftest import Shop
+    from tests.shop import Shop
 
 RECS = "rank,item_id,score\n1,a,1\n2,b,0.5"
 OTHER_RECS = "rank,item_id,score\n1,c,1\n2,d,0.5"

@@ -14,7 +14,7 @@ from shortlist.errors import InputError
 from shortlist.stores import hand_over_files
 from shortlist.stores.datasets import CANDIDATES_TRAIN, DEFAULT_RECS, ITEMS, USER_HISTORY
 from tests.conftest import empty_database
-from tests.database.conftest import Shop
+from tests.shop import Shop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

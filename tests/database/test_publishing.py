@@ -14,12 +14,12 @@ from shortlist.stores import generations, hand_over_files
 from shortlist.stores.database import ensure_schema
 from shortlist.stores.datasets import CANDIDATES_INFERENCE, CANDIDATES_TRAIN, DEFAULT_RECS, ITEMS, PERSONAL_RECS
 from steps import hand_over
-from tests.database.conftest import WEEK_1, WEEK_2, WEEK_3
+from tests.shop import WEEK_1, WEEK_2, WEEK_3
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.database.conftest import Shop
+    from tests.shop import Shop
 
 RECS = "rank,item_id,score\n1,007,0.5\n2,8,0.25"
 OTHER_RECS = "rank,item_id,score\n1,9,1\n2,007,0.5"

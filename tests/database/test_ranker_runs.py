@@ -14,11 +14,11 @@ from shortlist.errors import GateRefusedError, ModelVersionError
 from shortlist.settings import EvaluationSettings, GateSettings, RankerSettings
 from shortlist.stores import files, model_versions
 from steps.ranked_data import check_gate, evaluate_ranker, rank_candidates, train_ranker
-from tests.database.conftest import WEEK_1
+from tests.shop import WEEK_1
 
 if TYPE_CHECKING:
     from shortlist.settings import Settings
-    from tests.database.conftest import Shop
+    from tests.shop import Shop
 
 VERSION = "version_20261107T210500"
 

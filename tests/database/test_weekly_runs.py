@@ -13,10 +13,10 @@ from shortlist.stores import files, generations, hand_over_files, model_versions
 from shortlist.stores.datasets import PERSONAL_RECS
 from shortlist.weeks import week_of
 from steps.ranked_data import candidates_ready
-from tests.database.conftest import WEEK_1, WEEK_2
+from tests.shop import WEEK_1, WEEK_2
 
 if TYPE_CHECKING:
-    from tests.database.conftest import Shop
+    from tests.shop import Shop
 
 RECS = "rank,item_id,score\n1,007,0.5\n2,8,0.25"
 CANDIDATES = {

@@ -163,6 +163,32 @@ def predict(model: CatBoost, features: NDArray[np.float32], names: tuple[str, ..
     return scores
 
 
+def contributions(
+    model: CatBoost, features: NDArray[np.float32], names: tuple[str, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Divide the raw score of each candidate among its features: SHAP values of trees (Lundberg et al. 2020).
+
+    Args:
+        model: From `fit`.
+        features: float32 (rows, features).
+        names: Of the columns, as the model was trained with.
+
+    Returns:
+        What each feature adds, (rows, features), and where the sum starts from, (rows,): together they are the raw
+        score, before the loss makes a probability of it.
+
+    Raises:
+        RankerError: If the names are not those the model was trained with.
+    """
+    from catboost import Pool
+
+    if tuple(model.feature_names_) != names:
+        raise RankerError("the ranker was trained on other features than the candidates have: train it anew")
+    pool = Pool(_without_gaps(features, names), feature_names=list(names))
+    values: NDArray[np.float64] = model.get_feature_importance(pool, type="ShapValues")
+    return values[:, :-1], values[:, -1]
+
+
 def _without_gaps(features: NDArray[np.float32], names: tuple[str, ...]) -> NDArray[np.float32]:
     import numpy as np
 

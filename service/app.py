@@ -1,0 +1,137 @@
+"""Builds the application."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fastapi import FastAPI, HTTPException
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from service import feedback, reports
+from service.connections import AwayError, Postgres, RedisPart
+from service.handing_out import Desk
+from service.last_known import LastKnown
+from service.limits import BodyLimitMiddleware, WriteLimitMiddleware
+from service.lists import Lists
+from service.recent import RecentEvents
+from service.routes import Stand, routes
+from service.rules import RulesFile
+from service.security import SecurityHeadersMiddleware, key_dependency
+from service.watching import Watch, WatchMiddleware
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+    from service.environment import Environment
+    from shortlist.settings import Settings
+
+_PAGE: Final = Path(__file__).parent / "page"
+
+_ABOUT = (
+    "Recommendations of the served generation, blended with what users did since. Lists always answer: while PostgreSQL"
+    " or Redis is away they are the last known ones, with `stale: true`."
+)
+
+
+def create_app(environment: Environment, settings: Settings) -> FastAPI:
+    """Build the application.
+
+    Args:
+        environment: Addresses and secrets.
+        settings: Of the project.
+
+    Raises:
+        SettingsError: If an address that may frame the page is none.
+    """
+    limits = settings.service
+    postgres = Postgres(environment.database_url, seconds=limits.database_seconds)
+    redis = RedisPart(environment.redis_url, seconds=limits.redis_seconds)
+    features = RedisPart(environment.features_redis_url, seconds=limits.redis_seconds)
+    rules = RulesFile(Path(environment.rules_file))
+    lists = Lists(postgres, redis, rules, LastKnown(environment.last_known_file), limits)
+    recents = RecentEvents(redis, limits)
+    watch = Watch()
+    stand = Stand(
+        settings=settings,
+        postgres=postgres,
+        redis=redis,
+        features=features,
+        lists=lists,
+        recents=recents,
+        rules=rules,
+        desk=Desk(lists, recents, rules, allow_repeats=settings.publish.allow_repeats),
+        watch=watch,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await lists.look()
+        looking = asyncio.create_task(_keep_going(stand))
+        try:
+            yield
+        finally:
+            looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await looking
+            await redis.close()
+            await features.close()
+            await postgres.close()
+
+    app = FastAPI(
+        title="Shortlist",
+        version="1",
+        description=_ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.include_router(routes(stand, key_dependency(environment.api_key)))
+    app.add_exception_handler(AwayError, _away)
+    _add_page(app, settings.paths.reports)
+    app.add_middleware(BodyLimitMiddleware, body_bytes=limits.body_bytes)
+    app.add_middleware(WriteLimitMiddleware, a_minute=limits.writes_a_minute)
+    app.add_middleware(SecurityHeadersMiddleware, frame_ancestors=environment.frame_ancestors)
+    app.add_middleware(WatchMiddleware, watch=watch)
+    return app
+
+
+async def _keep_going(stand: Stand) -> None:
+    """Create the service's own tables as soon as PostgreSQL is there, then watch what is served."""
+    while True:
+        try:
+            await feedback.ensure_tables(stand.postgres)
+            break
+        except AwayError:
+            await asyncio.sleep(stand.settings.service.refresh_seconds)
+            await stand.lists.look()
+    await stand.lists.keep_fresh()
+
+
+def _add_page(app: FastAPI, folder: str) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(_PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def no_icon() -> Response:
+        return Response(status_code=204)
+
+    @app.get("/reports/{name}/{file}", include_in_schema=False)
+    async def report(request: Request) -> Response:
+        found = await asyncio.to_thread(reports.read, folder, request)
+        if found is None:
+            raise HTTPException(404, "There is no such report: GET /v1/reports lists them.")
+        return found
+
+    app.mount("/page", StaticFiles(directory=_PAGE), name="page")
+
+
+async def _away(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - Starlette passes it
+    detail = f"{error or 'A part is away'}: try again in a few seconds."
+    return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "5"})

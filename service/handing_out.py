@@ -1,0 +1,212 @@
+"""Makes the lists that the API hands out: what is served, blended with recent events, filters and rules."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from service.answers import Item, Popular, Recommendations, Similar
+from service.connections import AwayError
+from service.lists import DEFAULT, ONLINE, PERSONAL, UserLists
+from shortlist.recommender.blending import Proposal, Wanted, blend
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from service.catalogue import Catalogue
+    from service.lists import Lists, World
+    from service.recent import Recent, RecentEvents
+    from service.rules import RulesFile
+
+REASONS: Final = {
+    "als": "Fits what people with this taste take",
+    "similar": "Goes with what you took before",
+    "popular": "Popular in these weeks",
+    "default": "Popular with everybody",
+    "pinned": "Chosen by the shop",
+    "catalogue": "Also available",
+}
+
+_FOREIGN: Final = "Proposed by the candidates that were loaded"
+
+_NOBODY: Final = UserLists(None, (), (), known=False)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Hands out lists.
+
+    Attributes:
+        lists: What is served.
+        recents: Events since then.
+        rules: Business rules.
+        allow_repeats: Items already taken may be recommended again.
+    """
+
+    lists: Lists
+    recents: RecentEvents
+    rules: RulesFile
+    allow_repeats: bool
+
+    async def recommend(self, user_id: str, wanted: Wanted) -> Recommendations:
+        """Return recommendations for a user, known or not; never fails because a part is away."""
+        loaded, world = self.rules.current(), self.lists.world
+        variant = None
+        generation_id = None
+        if loaded.experiment is not None and world.other_side is not None:
+            variant = loaded.experiment.variant_of(user_id)
+            generation_id = world.other_side[0] if variant == "B" else None
+        stale = False
+        user, events = await asyncio.gather(
+            self.lists.user(user_id, generation_id), self.recents.of(user_id), return_exceptions=True
+        )
+        if isinstance(user, BaseException):
+            _only_away(user)
+            user, stale = _NOBODY, True
+        if isinstance(events, BaseException):
+            _only_away(events)
+            events, stale = [], True
+        recent: list[Sequence[Proposal]] = []
+        if events:
+            try:
+                recent = await self._similar_to(events)
+            except AwayError:
+                stale = True
+        world = self.lists.world
+        seen = () if self.allow_repeats else _seen(user.seen, events)
+        chosen = blend(
+            personal=user.personal,
+            recent=recent,
+            defaults=world.defaults,
+            rest=_rest(world.catalogue),
+            known=world.catalogue.kind,
+            seen=seen,
+            wanted=wanted,
+            rules=loaded.rules,
+        )
+        number, model_version = self._origin(world, user, variant)
+        return Recommendations(
+            user_id=user_id,
+            known=user.known,
+            generation=number,
+            model_version=model_version,
+            variant=variant,
+            stale=stale or self.lists.is_away,
+            complete=len(chosen) == wanted.k,
+            time=datetime.now(UTC),
+            items=_items(chosen, world.catalogue),
+        )
+
+    async def similar(self, item_id: str, wanted: Wanted) -> Similar | None:
+        """Return items similar to one; None if there is no such item."""
+        stale = False
+        try:
+            found = await self.lists.similar([item_id])
+        except AwayError:
+            found, stale = {}, True
+        # What the shop pins has its place in the lists of users.
+        world, rules = self.lists.world, replace(self.rules.current().rules, pin=())
+        if item_id not in found and item_id not in world.catalogue.items and not stale:
+            return None
+        chosen = blend(
+            personal=found.get(item_id, ()),
+            recent=[],
+            defaults=(),
+            rest=(),
+            known=world.catalogue.kind,
+            seen=(item_id,),
+            wanted=wanted,
+            rules=rules,
+        )
+        pointer = world.pointer(ONLINE)
+        return Similar(
+            item_id=item_id,
+            title=world.catalogue.title(item_id),
+            generation=pointer.generation_id if pointer else None,
+            model_version=pointer.model_version if pointer else None,
+            stale=stale or self.lists.is_away,
+            complete=len(chosen) == wanted.k,
+            time=datetime.now(UTC),
+            items=_items(chosen, world.catalogue, similar_to=item_id),
+        )
+
+    def popular(self, wanted: Wanted) -> Popular:
+        """Return the list of everybody."""
+        world, rules = self.lists.world, self.rules.current().rules
+        chosen = blend(
+            personal=(),
+            recent=[],
+            defaults=world.defaults,
+            rest=_rest(world.catalogue),
+            known=world.catalogue.kind,
+            seen=(),
+            wanted=wanted,
+            rules=rules,
+        )
+        pointer = world.pointer(DEFAULT)
+        return Popular(
+            generation=world.defaults_generation,
+            model_version=pointer.model_version if pointer else None,
+            stale=self.lists.is_away,
+            complete=len(chosen) == wanted.k,
+            time=datetime.now(UTC),
+            items=_items(chosen, world.catalogue),
+        )
+
+    async def _similar_to(self, events: Sequence[Recent]) -> list[Sequence[Proposal]]:
+        """One list for each item of the events, the newest first."""
+        items = list(dict.fromkeys(event.item_id for event in events))
+        similar = await self.lists.similar(items)
+        return [similar[item_id] for item_id in items if item_id in similar]
+
+    @staticmethod
+    def _origin(world: World, user: UserLists, variant: str | None) -> tuple[int | None, str | None]:
+        if user.generation_id is None:
+            return world.defaults_generation, None
+        if variant == "B" and world.other_side is not None:
+            return world.other_side
+        pointer = world.pointer(PERSONAL)
+        same = pointer is not None and pointer.generation_id == user.generation_id
+        return user.generation_id, pointer.model_version if same and pointer else None
+
+
+def reason_of(source: str) -> str:
+    """Return a sentence for people about where an item comes from.
+
+    Args:
+        source: One, or several joined by `+`; the first counts.
+    """
+    return REASONS.get(source.partition("+")[0], _FOREIGN)
+
+
+def _only_away(error: BaseException) -> None:
+    if not isinstance(error, AwayError):
+        raise error
+
+
+def _seen(history: Sequence[str], events: Sequence[Recent]) -> Collection[str]:
+    taken = {event.item_id for event in events if event.kind == "interaction"}
+    return taken.union(history)
+
+
+def _rest(catalogue: Catalogue) -> Iterable[Proposal]:
+    return (Proposal(item_id, "catalogue") for item_id in catalogue.available())
+
+
+def _items(chosen: Sequence[Proposal], catalogue: Catalogue, similar_to: str | None = None) -> list[Item]:
+    items = []
+    for rank, (item_id, source, score, because) in enumerate(chosen, start=1):
+        title, category, _ = catalogue.get(item_id)
+        if because is not None:
+            name = catalogue.title(because) or because
+            reason = f"Goes with {name}" if similar_to else f"Because of {name}, a moment ago"
+        else:
+            reason = reason_of(source)
+        items.append(
+            Item.model_construct(
+                rank=rank, item_id=item_id, title=title, category=category, score=score, source=source, reason=reason
+            )
+        )
+    return items

@@ -1,0 +1,227 @@
+"""What is served, kept close: pointers, catalogue, default list, rules, and the lists of the last users asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from service import catalogue, reading
+from service.connections import AwayError
+from shortlist.recommender.blending import Proposal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from service.catalogue import Catalogue
+    from service.connections import Postgres, RedisPart
+    from service.last_known import LastKnown
+    from service.rules import RulesFile
+    from shortlist.settings import ServiceSettings
+
+logger = logging.getLogger(__name__)
+
+PERSONAL: Final = "personal_recs"
+ONLINE: Final = "online_recs"
+DEFAULT: Final = "default_recs"
+ITEMS: Final = "items"
+HISTORY: Final = "user_history"
+
+
+class Pointer(NamedTuple):
+    """The served generation of one data set."""
+
+    generation_id: int
+    model_version: str | None
+    run_key: str
+    rows: int | None
+    week: str
+
+
+@dataclass(frozen=True)
+class World:
+    """One view of everything that is the same for all users; replaced as a whole.
+
+    Attributes:
+        served: Pointer of each data set.
+        catalogue: Of the items generation.
+        defaults: The list of everybody.
+        defaults_generation: Where it comes from; the last known one where PostgreSQL was never reached.
+        other_side: Generation and model version of the experiment's B, if it is kept.
+    """
+
+    served: dict[str, Pointer]
+    catalogue: Catalogue
+    defaults: tuple[Proposal, ...]
+    defaults_generation: int | None
+    other_side: tuple[int, str | None] | None
+
+    def pointer(self, dataset: str) -> Pointer | None:
+        """Return the pointer of a data set, if any generation of it is served."""
+        return self.served.get(dataset)
+
+
+@dataclass(frozen=True)
+class UserLists:
+    """One user's list and history, of one moment.
+
+    Attributes:
+        generation_id: Of the personal recs; None if none is served.
+        personal: Best first; empty for a user without a list.
+        seen: Items of the history.
+        known: The user has a list or a history.
+    """
+
+    generation_id: int | None
+    personal: tuple[Proposal, ...]
+    seen: tuple[str, ...]
+    known: bool
+
+
+class Lists:
+    """Reads what is served, and remembers it for as long as it is."""
+
+    def __init__(
+        self,
+        postgres: Postgres,
+        redis: RedisPart,
+        rules: RulesFile,
+        last_known: LastKnown,
+        settings: ServiceSettings,
+    ) -> None:
+        self._postgres = postgres
+        self._redis = redis
+        self._rules = rules
+        self._last_known = last_known
+        self._settings = settings
+        self._users: OrderedDict[tuple[str, int | None], UserLists] = OrderedDict()
+        self._similar: OrderedDict[str, tuple[int, tuple[Proposal, ...]]] = OrderedDict()
+        self._looking = asyncio.Lock()
+        catalogue_, defaults, generation = last_known.read()
+        self.world = World({}, catalogue_, defaults, generation, None)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether PostgreSQL or Redis is away, so that what is handed out may be old."""
+        return self._postgres.is_away or self._redis.part.problem is not None
+
+    async def keep_fresh(self) -> None:
+        """Look at pointers, rules and the health of the parts again and again, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._settings.refresh_seconds)
+
+    async def look(self) -> None:
+        """Look once. What cannot be reached stays as it was."""
+        async with self._looking:
+            self._rules.refresh()
+            if self._redis.client is not None:
+                try:
+                    await self._redis.probe()
+                except AwayError:
+                    pass  # the part remembers
+            try:
+                await self._postgres.probe()
+                await self._look_at_tables()
+            except AwayError:
+                pass
+
+    async def _look_at_tables(self) -> None:
+        rows = await self._postgres.rows(reading.SERVED)
+        served = {name: Pointer(*pointer) for name, *pointer in rows}
+        world = replace(self.world, served=served, other_side=await self._other_side())
+        items, defaults = served.get(ITEMS), served.get(DEFAULT)
+        if items is not None and items.generation_id != world.catalogue.generation_id:
+            loaded = await catalogue.load(self._postgres, items.generation_id)
+            # Dropped while it was being read: the next look finds the one that is served then.
+            world = replace(world, catalogue=loaded if loaded.items or not items.rows else world.catalogue)
+        # The last known ones of an earlier start are only those that were available then.
+        if defaults is not None and (not self.world.served or defaults.generation_id != world.defaults_generation):
+            found = await self._postgres.rows(reading.DEFAULTS)
+            proposals = tuple(Proposal(item_id, "default", score) for item_id, score in found)
+            world = replace(world, defaults=proposals, defaults_generation=defaults.generation_id)
+        if (world.catalogue, world.defaults) != (self.world.catalogue, self.world.defaults):
+            await asyncio.to_thread(self._last_known.write, world.catalogue, world.defaults, world.defaults_generation)
+        if world.pointer(PERSONAL) != self.world.pointer(PERSONAL) or world.pointer(HISTORY) != self.world.pointer(
+            HISTORY
+        ):
+            self._users.clear()
+        self.world = world
+
+    async def _other_side(self) -> tuple[int, str | None] | None:
+        experiment = self._rules.current().experiment
+        if experiment is None:
+            return None
+        rows = await self._postgres.rows(reading.IS_KEPT, experiment.generation)
+        return (experiment.generation, rows[0][0]) if rows else None
+
+    async def user(self, user_id: str, generation_id: int | None = None) -> UserLists:
+        """Return list and history of a user.
+
+        Args:
+            user_id: Known or not.
+            generation_id: Of the personal recs; the served one by default.
+
+        Raises:
+            AwayError: If PostgreSQL is away and the user is not remembered.
+        """
+        key = (user_id, generation_id)
+        remembered = self._users.get(key)
+        if remembered is not None:
+            self._users.move_to_end(key)
+            return remembered
+        world = self.world
+        rows = await self._postgres.rows(reading.USER_LISTS, user_id, generation_id)
+        number, item_ids, scores, sources, seen = rows[0]
+        personal = tuple(map(Proposal, item_ids, sources, scores)) if item_ids else ()
+        lists = UserLists(number, personal, tuple(seen or ()), known=item_ids is not None or seen is not None)
+        pointer = world.pointer(PERSONAL)
+        # What was published since the last look is right, but the pointer would not throw it away in time.
+        if world is self.world and (generation_id or (pointer and pointer.generation_id)) == number:
+            self._users[key] = lists
+            if len(self._users) > self._settings.users_in_memory:
+                self._users.popitem(last=False)
+        return lists
+
+    def forget(self, user_id: str) -> None:
+        """Drop what is remembered of a user."""
+        for key in [key for key in self._users if key[0] == user_id]:
+            del self._users[key]
+
+    async def similar(self, item_ids: Sequence[str]) -> dict[str, tuple[Proposal, ...]]:
+        """Return the items similar to each of `item_ids`, best first; an item without any is left out.
+
+        Raises:
+            AwayError: If PostgreSQL is away and not all are remembered.
+        """
+        pointer = self.world.pointer(ONLINE)
+        served = pointer.generation_id if pointer else -1
+        found: dict[str, tuple[Proposal, ...]] = {}
+        missing = []
+        for item_id in item_ids:
+            remembered = self._similar.get(item_id)
+            if remembered is not None and remembered[0] == served:
+                found[item_id] = remembered[1]
+            else:
+                missing.append(item_id)
+        if missing:
+            rows = await self._postgres.rows(reading.SIMILAR, missing)
+            read = {
+                item_id: tuple(
+                    Proposal(similar_id, "recent", score, item_id)
+                    for similar_id, score in zip(similar_ids, scores, strict=True)
+                )
+                for item_id, similar_ids, scores in rows
+            }
+            for item_id in missing:
+                found[item_id] = self._remember_similar(item_id, served, read.get(item_id, ()))
+        return {item_id: proposals for item_id, proposals in found.items() if proposals}
+
+    def _remember_similar(self, item_id: str, served: int, proposals: tuple[Proposal, ...]) -> tuple[Proposal, ...]:
+        self._similar[item_id] = (served, proposals)
+        self._similar.move_to_end(item_id)
+        if len(self._similar) > self._settings.users_in_memory:
+            self._similar.popitem(last=False)
+        return proposals
