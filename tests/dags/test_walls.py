@@ -64,6 +64,13 @@ def test_steps_load_neither_airflow_nor_anything_heavy() -> None:
         ("plugins/shortlist/stores/new.py", "from steps import train", "TID251"),
         ("plugins/steps/new.py", "from airflow.sdk import task", "TID251"),
         ("plugins/steps/new.py", "from dag_support import assets", "TID251"),
+        ("service/new.py", "import pandas", "TID253"),
+        ("service/new.py", "import catboost", "TID253"),
+        ("service/new.py", "import psycopg2", "TID253"),
+        ("service/new.py", "from airflow.sdk import task", "TID251"),
+        ("service/new.py", "from pyspark.sql import SparkSession", "TID251"),
+        ("service/new.py", "from steps import feedback", "TID251"),
+        ("service/new.py", "from dag_support import assets", "TID251"),
     ],
 )
 def test_lint_refuses_an_import_through_a_wall(file: str, line: str, rule: str) -> None:
@@ -77,6 +84,17 @@ def test_lint_refuses_a_driver_in_the_science_even_inside_a_function(driver: str
 
 def test_lint_allows_a_heavy_import_inside_a_function() -> None:
     assert not {"TID251", "TID253"} & lint("plugins/steps/new.py", "def fit() -> None:\n    import pandas\n")
+
+
+def test_lint_allows_the_service_its_redis_client_and_the_library() -> None:
+    source = "import redis.asyncio\nfrom shortlist.stores import datasets\n"
+
+    assert not {"TID251", "TID253"} & lint("service/new.py", source)
+
+
+@pytest.mark.parametrize("name", ["airflow", "pyspark", "steps", "dag_support"])
+def test_lint_refuses_a_floor_above_in_the_service_even_inside_a_function(name: str) -> None:
+    assert "TID251" in lint("service/new.py", f"def serve() -> None:\n    import {name}\n")
 
 
 def lint(file: str, source: str) -> set[str]:

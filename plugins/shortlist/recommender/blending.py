@@ -1,0 +1,215 @@
+"""One list out of several: what the model says, what was taken just now, what the shop wants, what everybody takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from heapq import heapify, heappop
+from itertools import chain
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+# Of reciprocal-rank fusion; the value that Cormack, Clarke and Büttcher settled on.
+RANK_OFFSET = 60
+# The newest recent event counts half as much as the personal list, each older one less.
+RECENT_WEIGHT = 0.5
+RECENT_DECAY = 0.8
+
+# The source of an item that a rule puts first.
+PINNED = "pinned"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """An item that some list proposes.
+
+    Attributes:
+        item_id: What is proposed.
+        source: Where it comes from: `als`, `similar`, `popular`, `recent`, `default`, `pinned`, `catalogue`.
+        score: In units of its source; not comparable between sources.
+        because: The item it is similar to.
+    """
+
+    item_id: str
+    source: str
+    score: float | None = None
+    because: str | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the shop wants, whatever the model says.
+
+    Attributes:
+        pin: Items that come first, in this order.
+        block: Items never shown, pinned or not.
+        boost: Item → factor of its blended score, above 0; below 1 it sinks.
+        boost_category: The same for every item of a category; factors of one item multiply.
+        block_category: Categories never shown.
+    """
+
+    pin: tuple[str, ...] = ()
+    block: frozenset[str] = frozenset()
+    boost: Mapping[str, float] = field(default_factory=dict)
+    boost_category: Mapping[str, float] = field(default_factory=dict)
+    block_category: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the caller asks for.
+
+    Attributes:
+        k: Number of items.
+        categories: Only items in at least one of these; empty: any item.
+        exclude: Items not to be shown.
+        available_only: Whether items that are not available stay out.
+        max_per_category: Most items of one category; items without a category are not limited. `None`: no limit.
+    """
+
+    k: int
+    categories: frozenset[str] = frozenset()
+    exclude: frozenset[str] = frozenset()
+    available_only: bool = True
+    max_per_category: int | None = None
+
+
+def blend(
+    *,
+    personal: Sequence[Proposal],
+    recent: Sequence[Sequence[Proposal]],
+    defaults: Sequence[Proposal],
+    rest: Iterable[Proposal],
+    known: Callable[[str], tuple[str | None, bool]],
+    seen: Collection[str],
+    wanted: Wanted,
+    rules: Rules,
+) -> list[Proposal]:
+    """Blend the lists of one user into the one that is shown.
+
+    Pinned items come first. Then the personal list and those of recent events, by weighted reciprocal-rank fusion
+    (Cormack, Clarke, Büttcher 2009: "Reciprocal rank fusion outperforms Condorcet and individual rank learning
+    methods"): the score of an item is the sum of weight / (60 + rank) over the lists it is in, times its boosts. The
+    personal list weighs 1, that of the i-th newest event 0.5 · 0.8^i; ties go to the smaller id. Then the defaults and
+    the rest, as they come: they are not boosted. Without recent events and boosts the personal order stays.
+
+    A filter never moves the ranks: they are those in the lists as given. Items are taken greedily from the top, so that
+    one in several categories may use up the room of two others.
+
+    Args:
+        personal: Best first; no item twice.
+        recent: A list for each recent event, newest event first; no item twice in one list.
+        defaults: For everybody, best first.
+        rest: Read only as far as the list is still short.
+        known: Item → its categories, joined by `|`, and whether it is available.
+        seen: Items the user took; best a set.
+        wanted: Length and filters.
+        rules: Of the shop.
+
+    Returns:
+        `wanted.k` proposals; fewer only where nothing more may be shown. One that several lists propose is that of the
+        list which adds most to its score.
+
+    Example:
+        >>> lists = {"personal": [Proposal("a", "als"), Proposal("b", "als")], "recent": [[Proposal("b", "recent")]]}
+        >>> shown = blend(**lists, defaults=[Proposal("d", "default")], rest=(), known=lambda item: (None, True),
+        ...               seen={"a"}, wanted=Wanted(k=2), rules=Rules())
+        >>> [(one.item_id, one.source) for one in shown]
+        [('b', 'als'), ('d', 'default')]
+    """
+    if wanted.k < 1:
+        return []
+    ranked: Iterable[Proposal] = personal
+    if rules.boost or rules.boost_category or any(recent):
+        ranked = _fused(personal, recent, rules, known)
+    pinned = [Proposal(item, PINNED) for item in rules.pin]
+    taken = seen if isinstance(seen, (set, frozenset, dict)) else frozenset(seen)
+    exclude, block, available_only = wanted.exclude, rules.block, wanted.available_only
+    limits = _Categories(wanted, rules) if _by_category(wanted, rules) else None
+    shown: dict[str, Proposal] = {}
+    for proposal in chain(pinned, ranked, defaults, rest):
+        item = proposal.item_id
+        if item in shown or item in taken or item in exclude or item in block:
+            continue
+        category, available = known(item)
+        if (available_only and not available) or (limits is not None and not limits.admit(category)):
+            continue
+        shown[item] = proposal
+        if len(shown) == wanted.k:
+            break
+    return list(shown.values())
+
+
+def _fused(
+    personal: Sequence[Proposal],
+    recent: Sequence[Sequence[Proposal]],
+    rules: Rules,
+    known: Callable[[str], tuple[str | None, bool]],
+) -> Iterator[Proposal]:
+    scores = {proposal.item_id: 1 / rank for rank, proposal in enumerate(personal, RANK_OFFSET + 1)}
+    most = dict(scores)
+    proposals = {proposal.item_id: proposal for proposal in personal}
+    weight = RECENT_WEIGHT
+    for similar in recent:
+        for rank, proposal in enumerate(similar, RANK_OFFSET + 1):
+            item, added = proposal.item_id, weight / rank
+            scores[item] = scores.get(item, 0.0) + added
+            if added > most.get(item, 0.0):
+                most[item], proposals[item] = added, proposal
+        weight *= RECENT_DECAY
+    for item in scores.keys() & rules.boost.keys():
+        scores[item] *= rules.boost[item]
+    if rules.boost_category:
+        for item in scores:
+            for category in categories_of(known(item)[0]):
+                if category in rules.boost_category:
+                    scores[item] *= rules.boost_category[category]
+    # A heap, since only the first few are asked for.
+    heap = [(-score, item) for item, score in scores.items()]
+    heapify(heap)
+    while heap:
+        yield proposals[heappop(heap)[1]]
+
+
+# Asked for every item of every request; a catalogue has far fewer combinations than that.
+@lru_cache(maxsize=65_536)
+def categories_of(joined: str | None) -> tuple[str, ...]:
+    """Take apart categories joined by `|`.
+
+    Example:
+        >>> categories_of("Comedy|Drama")
+        ('Comedy', 'Drama')
+        >>> categories_of(None)
+        ()
+    """
+    # Not a set: factors multiply in the same order in every process, so that ties are the same ties.
+    return tuple(dict.fromkeys(part for part in joined.split("|") if part)) if joined else ()
+
+
+def _by_category(wanted: Wanted, rules: Rules) -> bool:
+    return bool(wanted.categories or rules.block_category or wanted.max_per_category is not None)
+
+
+class _Categories:
+    def __init__(self, wanted: Wanted, rules: Rules) -> None:
+        self._wanted = wanted.categories
+        self._blocked = rules.block_category
+        self._most = wanted.max_per_category
+        self._shown: dict[str, int] = {}
+
+    def admit(self, joined: str | None) -> bool:
+        """Say whether one more item with these categories may be shown, and count it if so."""
+        categories = categories_of(joined)
+        if self._wanted and self._wanted.isdisjoint(categories):
+            return False
+        if not self._blocked.isdisjoint(categories):
+            return False
+        if self._most is not None:
+            for category in categories:
+                if self._shown.get(category, 0) >= self._most:
+                    return False
+            for category in categories:
+                self._shown[category] = self._shown.get(category, 0) + 1
+        return True
