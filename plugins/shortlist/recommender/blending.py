@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from heapq import heapify, heappop
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,8 +21,7 @@ RECENT_DECAY = 0.8
 PINNED = "pinned"
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(NamedTuple):
     """An item that some list proposes.
 
     Attributes:
