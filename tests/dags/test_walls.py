@@ -66,7 +66,6 @@ def test_steps_load_neither_airflow_nor_anything_heavy() -> None:
         ("plugins/steps/new.py", "from dag_support import assets", "TID251"),
         ("service/new.py", "import pandas", "TID253"),
         ("service/new.py", "import catboost", "TID253"),
-        ("service/new.py", "import psycopg2", "TID253"),
         ("service/new.py", "from airflow.sdk import task", "TID251"),
         ("service/new.py", "from pyspark.sql import SparkSession", "TID251"),
         ("service/new.py", "from steps import feedback", "TID251"),
