@@ -107,7 +107,11 @@ def empty_database(postgres: EmbeddedPostgres) -> Database:
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()",
     )
-    _execute(postgres.url, "DROP SCHEMA IF EXISTS internal CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    _execute(
+        postgres.url,
+        "DROP SCHEMA IF EXISTS internal CASCADE; DROP SCHEMA IF EXISTS service CASCADE;"
+        " DROP SCHEMA public CASCADE; CREATE SCHEMA public",
+    )
     database = Database(postgres.url)
     ensure_schema(database)
     return database

@@ -55,6 +55,10 @@ class DatabaseUnavailableError(ShortlistError):
     """PostgreSQL cannot be reached or refuses the login."""
 
 
+class UserFileError(ShortlistError):
+    """A file that may hold a forgotten user cannot be rewritten here: a person must do it."""
+
+
 class FeatureStoreError(ShortlistError):
     """Redis cannot be reached, refuses, or lost what was being written; what was served stays."""
 

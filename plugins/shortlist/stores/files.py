@@ -78,6 +78,13 @@ def write_bytes(location: str, content: bytes) -> None:
     """Write a small file under a temporary name, then move it in place: never seen half-written."""
     filesystem, path = resolve(location)
     filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
-    with filesystem.open_output_stream(f"{path}.tmp") as stream:
+    new = resolve(hidden_name(location))[1]
+    with filesystem.open_output_stream(new) as stream:
         stream.write(content)
-    filesystem.move(f"{path}.tmp", path)
+    filesystem.move(new, path)
+
+
+def hidden_name(location: str) -> str:
+    """Return the name beside `location` under which it is written: readers of folders pass over it."""
+    folder, slash, name = location.rpartition("/")
+    return f"{folder}{slash}.{name}.tmp"

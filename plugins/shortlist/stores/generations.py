@@ -20,7 +20,7 @@ from shortlist.errors import (
     PublishError,
     ShortlistError,
 )
-from shortlist.stores import audits, hand_over_files
+from shortlist.stores import audits, forgotten, hand_over_files
 from shortlist.stores.datasets import DATASETS, PERSONAL_RECS
 
 if TYPE_CHECKING:
@@ -136,18 +136,24 @@ def load(database: Database, generation: Generation, file: HandOverFile) -> int:
 
 
 def write_batches(database: Database, generation: Generation, batches: Iterator[pa.RecordBatch]) -> int:
-    """Load Arrow batches with exactly the data set's columns, in one transaction; see `load`."""
+    """Load Arrow batches with exactly the data set's columns, in one transaction; see `load`.
+
+    Rows of forgotten users are left out and counted in the log.
+    """
     import pyarrow as pa
 
-    count = 0
+    count = left_out = 0
     stopped_by: Exception | None = None
+    users = forgotten.forgotten_users(database)
 
     def counted() -> Iterator[pa.RecordBatch]:
-        nonlocal count, stopped_by
+        nonlocal count, left_out, stopped_by
         try:
             for batch in batches:
-                count += batch.num_rows
-                yield batch
+                kept = forgotten.without_users(batch, users)
+                count += kept.num_rows
+                left_out += batch.num_rows - kept.num_rows
+                yield kept
         except Exception as error:
             # The driver would turn it into an error of its own, with a stack trace for a message.
             stopped_by = error
@@ -175,7 +181,7 @@ def write_batches(database: Database, generation: Generation, batches: Iterator[
         )
         if not cursor.rowcount:
             raise PublishError(f"{_name(generation)} was taken over by another attempt of the same run")
-    logger.info("loaded %d rows into %s", count, _name(generation))
+    logger.info("loaded %d rows into %s, without %d of forgotten users", count, _name(generation), left_out)
     return count
 
 
@@ -409,6 +415,8 @@ def _finish(cursor: Cursor, generation: Generation) -> None:
     if dataset.primary_key:
         key = ", ".join(("generation_id", *dataset.primary_key))
         cursor.execute(f"ALTER TABLE {generation.table} ADD PRIMARY KEY ({key})")
+    # Who was forgotten since the load looked: whoever forgets a user does not see a partition before it is attached.
+    forgotten.remove_from_new(cursor, dataset, generation.table)
     cursor.execute(
         f"ALTER TABLE internal.{dataset.name} ATTACH PARTITION {generation.table}"
         f" FOR VALUES IN ({generation.generation_id})"

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from shortlist.stores.database import Database
 
-# An event is `exported_in` the batch that takes it into a feedback file; `exports` tells which of those files are
-# complete. `files_done_at`: no file holds the user any more. Byte order, as in `internal`, so that joins use indexes.
+# An event is `exported_in` the batch that takes it into a feedback file. `written_at`: that file is complete, under its
+# temporary name; `done_at`: it has its name. `files_done_at`: no file held the user any more. Byte order, as in
+# `internal`, so that joins use indexes.
 SERVICE_DDL: Final = (
     "CREATE SCHEMA IF NOT EXISTS service",
     """
@@ -48,6 +49,7 @@ SERVICE_DDL: Final = (
         batch      text PRIMARY KEY,
         started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         rows       bigint,
+        written_at timestamptz,
         done_at    timestamptz
     )
     """,
