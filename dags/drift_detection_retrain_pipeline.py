@@ -6,8 +6,8 @@ trained on, and decides. Without a file the run is skipped. No drift: the model 
 many interactions that wait: all batches are merged into the interactions, a new version is trained and evaluated; if
 the gate lets it pass, its hand-over files are written and it is the champion; the `load_*` DAGs publish them.
 
-The decision with every term of the score is the XCom `retrain_decision` of `check_retrain`; the report lies in
-`reports/`. Safe to re-run: nothing is merged twice.
+The decision with every term of the score is the XCom `retrain_decision` of `check_retrain`; the reports of it
+and of the training lie in `reports/`. Safe to re-run: nothing is merged twice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dag_support.assets import HAND_OVER, INTERACTIONS, MODEL_VERSION
 from dag_support.defaults import DAG_DEFAULT_ARGS, START_DATE
 from dag_support.notifiers import NOTIFY_RUN_FAILURE, NOTIFY_SUCCESS
 from dag_support.tasks import branch_task, spark_task, step_task
-from dag_support.templates import BATCH, RUN_AFTER, VERSION
+from dag_support.templates import BATCH, RUN_AFTER, TIMINGS, VERSION
 from shortlist.settings import load_settings
 from steps.drift import check_retrain, detect_drift, find_current_model, skip_retrain
 from steps.evaluate import evaluate_recommender
@@ -62,9 +62,11 @@ def drift_detection_retrain_pipeline() -> None:
     merged = spark_task(merge_streaming_data, outlets=[INTERACTIONS])(settings=SETTINGS)
     trained = spark_task(train_recommender, outlets=[MODEL_VERSION])(settings=SETTINGS, version=VERSION)
     latest = step_task(find_latest_model)(settings=SETTINGS, trained=trained)
-    tested = spark_task(evaluate_recommender, task_id="test_recommender")(settings=SETTINGS, version_path=latest)
+    tested = spark_task(evaluate_recommender, task_id="test_recommender")(
+        settings=SETTINGS, version_path=latest, timings=TIMINGS
+    )
     exported = spark_task(export_recommendations, outlets=[HAND_OVER], on_success_callback=NOTIFY_SUCCESS)(
-        settings=SETTINGS, version_path=latest
+        settings=SETTINGS, version_path=latest, timings=TIMINGS
     )
     batch >> current
     decided >> [skipped, merged]

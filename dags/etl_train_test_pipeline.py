@@ -3,8 +3,8 @@
 
 Validates the interactions (bad rows go to quarantine, with counts), splits them by time, trains the stage-one models,
 evaluates them against the baselines on the held-out window, and writes the hand-over files to `postgres_data/`, which
-the weekly `load_*` DAGs publish. `create_futures` prepares pairs without a rating for scoring; without
-`data/raw/future.txt` or `.csv` it is skipped.
+the weekly `load_*` DAGs publish, and the report to `reports/training_version_<time>/`. `create_futures` prepares pairs
+without a rating for scoring; without `data/raw/future.txt` or `.csv` it is skipped.
 
 Started by hand; the form asks for `input_path`. Safe to re-run: every output is overwritten.
 """
@@ -20,7 +20,7 @@ from dag_support.assets import FUTURES, HAND_OVER, INTERACTIONS, MODEL_VERSION
 from dag_support.defaults import DAG_DEFAULT_ARGS, START_DATE
 from dag_support.notifiers import NOTIFY_RUN_FAILURE, NOTIFY_SUCCESS
 from dag_support.tasks import spark_task, step_task
-from dag_support.templates import RUN_AFTER, VERSION
+from dag_support.templates import RUN_AFTER, TIMINGS, VERSION
 from shortlist.settings import load_settings
 from steps.etl import run_etl
 from steps.evaluate import evaluate_recommender
@@ -52,9 +52,11 @@ def etl_train_test_pipeline() -> None:
         settings=SETTINGS, version=VERSION
     )
     latest = step_task(find_latest_model)(settings=SETTINGS, trained=trained)
-    tested = spark_task(evaluate_recommender, task_id="spark_test_recommender")(settings=SETTINGS, version_path=latest)
+    tested = spark_task(evaluate_recommender, task_id="spark_test_recommender")(
+        settings=SETTINGS, version_path=latest, timings=TIMINGS
+    )
     exported = spark_task(export_recommendations, outlets=[HAND_OVER], on_success_callback=NOTIFY_SUCCESS)(
-        settings=SETTINGS, version_path=latest
+        settings=SETTINGS, version_path=latest, timings=TIMINGS
     )
     etl >> [futures, trained]
     trained >> latest >> tested

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from shortlist.columns import FACTORS, ITEM, ITEM_INDEX, USER, USER_INDEX
 from shortlist.errors import ModelVersionError
 from shortlist.recommender import drift, profiles
-from shortlist.stores import drift_records, files, model_versions
+from shortlist.stores import drift_records, files, model_versions, report_files
 from steps import messages
 from steps.streaming import MANIFEST, batches
 
@@ -120,7 +120,6 @@ def check_retrain(
             f"(allowed: {settings.drift.waiting:.0%}); {reason}"
         )
     batch = batch_path.rsplit("/", 1)[-1]
-    page = f"{settings.paths.reports}/{batch}/index.html"
     decision = {
         "batch": batch,
         "retrain": drifted or many,
@@ -131,14 +130,20 @@ def check_retrain(
         "terms": terms,
         "waiting": waiting,
         "champion": version_path.rsplit("/", 1)[-1],
-        "report": page,
+        "report": f"{settings.paths.reports}/{batch}/{report_files.PAGE}",
     }
     drift_records.record(settings.paths.drift, batch, decision)
     history = drift_records.history(settings.paths.drift, _SHOWN_RUNS)
     manifest = files.read_json(f"{batch_path}/{MANIFEST}")
-    files.write_bytes(page, report.render(decision, compared, manifest, history).encode())
     picture = report.picture(decision, history)
-    files.write_bytes(f"{settings.paths.reports}/{batch}/decision.png", picture)
+    report_files.write_report(
+        settings.paths.reports,
+        batch,
+        kind=report_files.DRIFT,
+        headline=report.headline(decision),
+        page=report.render(decision, compared, manifest, history),
+        pictures={"decision.png": picture},
+    )
     messages.send_message(messages.drift(decision, manifest), picture=picture)
     logger.info("%s: %s", "retrain" if decision["retrain"] else "no retraining", decision["reason"])
     return decision

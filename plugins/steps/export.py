@@ -22,7 +22,7 @@ from shortlist.columns import (
 )
 from shortlist.recommender import features
 from shortlist.stores import files, model_versions
-from steps import tracking
+from steps import report, tracking
 from steps.evaluate import labelled_candidates
 from steps.stage_one import indexed_events, propose_at
 
@@ -34,16 +34,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def export_recommendations(spark: SparkSession, *, settings: Settings, version_path: str) -> dict[str, int]:
+def export_recommendations(
+    spark: SparkSession, *, settings: Settings, version_path: str, timings: str | None = None
+) -> dict[str, int]:
     """Write the hand-over files of a version into `postgres_data/`, each complete or not at all.
 
     `items`, `user_history`, `default_recs`, `online_recs`, `candidates_train` (the target window and the test window)
-    and `candidates_inference`, and the scores of `future.csv` if it is there. The version becomes the champion.
+    and `candidates_inference`, and the scores of `future.csv` if it is there. The version becomes the champion,
+    and its report says so.
 
     Args:
         spark: Session owned by the caller; never stopped here.
         settings: Paths and list lengths.
         version_path: A complete stage-one version with the candidates that evaluation wrote.
+        timings: JSON, see `report.write_report`.
 
     Returns:
         Number of rows by file.
@@ -76,7 +80,15 @@ def export_recommendations(spark: SparkSession, *, settings: Settings, version_p
     decision = files.read_json(f"{version_path}/{model_versions.METRICS}")["gate"]
     version = version_path.rsplit("/", 1)[-1]
     tracking.promote(settings=settings, model=tracking.RECOMMENDER, version=version, reason=decision["reason"])
-    logger.info("handed over: %s", ", ".join(f"{name} {count:,} rows" for name, count in rows.items()))
+    handed_over = ", ".join(f"{name} {count:,} rows" for name, count in rows.items())
+    report.write_report(
+        settings=settings,
+        model=tracking.RECOMMENDER,
+        path=version_path,
+        timings=timings,
+        outcome=f"It is the champion and was handed over: {handed_over}.",
+    )
+    logger.info("handed over: %s", handed_over)
     return rows
 
 

@@ -96,6 +96,17 @@ def drift(decision: Mapping[str, Any], batch: Mapping[str, Any]) -> str:
     return "\n".join([f"{head}: {_line(decision['reason'])}", _line(rows), _line(decision["report"])])
 
 
+def training(*, title: str, headline: str, page: str) -> str:
+    """Say how good a new version is.
+
+    Args:
+        title: Of the report.
+        headline: Of the report.
+        page: Where it lies.
+    """
+    return "\n".join([f"📊 <b>{_line(title)}</b>", _line(headline), _line(page)])
+
+
 def send_message(text: str, picture: bytes | None = None) -> bool:
     """Send HTML to the configured chat. A message is never a reason for a run to fail.
 

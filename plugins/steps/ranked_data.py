@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from shortlist.columns import AS_OF, CANDIDATE_FEATURES, ITEM, RELEVANT, SOURCE, TARGET, USER
@@ -15,7 +15,7 @@ from shortlist.stores import files, generations, hand_over_files, model_versions
 from shortlist.stores.database import database_from_env, ensure_schema
 from shortlist.stores.datasets import CANDIDATES_INFERENCE, CANDIDATES_TRAIN, ITEMS, PERSONAL_RECS
 from shortlist.weeks import SCHEDULED, week_of
-from steps import tracking
+from steps import hand_over, report, tracking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -110,11 +110,17 @@ def train_ranker(*, settings: Settings, version: str, run_after: str) -> str:
     return path
 
 
-def evaluate_ranker(*, settings: Settings, ranker_path: str) -> dict[str, Any]:
+def evaluate_ranker(*, settings: Settings, ranker_path: str, timings: str | None = None) -> dict[str, Any]:
     """Hold the ranker against baselines and champion on the window (or users) it has not seen; the gate decides.
 
-    Writes `metrics.json` and plots into the ranker's version and logs it to MLflow. The champion that has seen the
-    window, or was trained on other features, is left out of the comparison, and the log says so.
+    Writes `metrics.json`, `curves.json` and plots into the ranker's version, and the report; logs all to MLflow and
+    tells Telegram, whatever the gate says. The champion that has seen the window, or was trained on other features, is
+    left out of the comparison, and the log says so.
+
+    Args:
+        settings: Of the project.
+        ranker_path: Of `train_ranker`.
+        timings: JSON, see `report.write_report`.
 
     Returns:
         `evaluation.evaluate`, with `window`, `difference` to each rival, `gate` and feature `importance`.
@@ -131,7 +137,8 @@ def evaluate_ranker(*, settings: Settings, ranker_path: str) -> dict[str, Any]:
         ranking.features_of(table),
         tuple(CANDIDATE_FEATURES),
     )
-    result = evaluation.evaluate(table, _available_items(database, table), settings.evaluation, scores)
+    n_items = _available_items(database, table)
+    result = evaluation.evaluate(table, n_items, settings.evaluation, scores)
     lists, _ = evaluation.model_lists(table, max(10, *settings.evaluation.k), scores)
     by_user = {name: metrics.ndcg(of_model, 10) for name, of_model in lists.items()}
     ranker = by_user.pop(evaluation.RANKER)
@@ -147,14 +154,19 @@ def evaluate_ranker(*, settings: Settings, ranker_path: str) -> dict[str, Any]:
         "importance": manifest["importance"],
     }
     files.write_json(f"{ranker_path}/{model_versions.METRICS}", result)
-    drawn = tracking.list_plots(lists, table) | {"importance": plots.feature_importance(manifest["importance"])}
+    curves = diagnostics.curves(lists, table, n_items)
+    drawn = tracking.list_plots(curves) | {"importance": plots.feature_importance(manifest["importance"])}
     if settings.ranker.loss == "Logloss":  # the others order the items of a user and promise no probability
         promised = diagnostics.calibration(scores, table[TARGET].to_numpy())
+        curves = replace(curves, calibration=promised)
         drawn["calibration"] = plots.reliability(promised, settings.ranker.negatives)
+    files.write_json(f"{ranker_path}/{model_versions.CURVES}", asdict(curves))
     tracking.save_plots(ranker_path, drawn)
+    written = report.write_report(settings=settings, model=tracking.RANKER, path=ranker_path, timings=timings)
     tracking.log_training(settings=settings, model=tracking.RANKER, path=ranker_path)
     ndcg = {name: round(model["ndcg@10"]["mean"], 4) for name, model in result["models"].items()}
     logger.info("ranker on %d held-out users, NDCG@10: %s", result["users"], ndcg)
+    report.tell(written)
     return {"users": result["users"], "ndcg@10": ndcg, "gate": result["gate"]}
 
 
@@ -221,6 +233,23 @@ def rank_candidates(*, settings: Settings, ranker_path: str, run_key: str, run_a
     users = generations.write_batches(database, generation, ranked())
     logger.info("ranked the candidates of %d users", users)
     return generation.generation_id
+
+
+def publish_ranked(
+    *, settings: Settings, generation_id: int, ranker_path: str, timings: str | None = None
+) -> dict[str, Any]:
+    """Let readers see a ranked generation, as `hand_over.publish_generation` does; the ranker's report says so.
+
+    Args:
+        settings: Of the project.
+        generation_id: Of `rank_candidates`, audited.
+        ranker_path: Of `train_ranker`.
+        timings: JSON, see `report.write_report`.
+    """
+    result = hand_over.publish_generation(settings=settings, generation_id=generation_id)
+    outcome = f"It is the champion, and what it ranked is served as generation {generation_id}."
+    report.write_report(settings=settings, model=tracking.RANKER, path=ranker_path, timings=timings, outcome=outcome)
+    return result
 
 
 def _read_labelled(database: Database, generation_id: int) -> pa.Table:

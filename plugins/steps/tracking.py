@@ -7,17 +7,14 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from shortlist.errors import TrackingError
-from shortlist.recommender import diagnostics
 from shortlist.redaction import redact
 from shortlist.reports import plots
-from shortlist.stores import files, model_versions, tracking
+from shortlist.stores import files, model_versions, report_files, tracking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import pyarrow as pa
-
-    from shortlist.recommender.metrics import Lists
+    from shortlist.recommender import diagnostics
     from shortlist.settings import PathSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -35,21 +32,15 @@ def folder_of(paths: PathSettings, model: str) -> str:
     return {RECOMMENDER: paths.model_versions, RANKER: paths.rankers}[model]
 
 
-def list_plots(lists: Mapping[str, Lists], candidates: pa.Table) -> dict[str, bytes]:
+def list_plots(curves: diagnostics.Curves) -> dict[str, bytes]:
     """Draw what the lists of each model are like.
-
-    Args:
-        lists: From `evaluation.model_lists`.
-        candidates: What they were made from, with `diagnostics.COLUMNS`.
 
     Returns:
         PNG by name; without the popularity where no candidate says how often it had been taken.
     """
-    drawn = {"precision_recall": plots.precision_recall({name: diagnostics.over_k(own) for name, own in lists.items()})}
-    counts = diagnostics.item_counts(candidates)
-    percentiles = {name: diagnostics.popularity(own, counts) for name, own in lists.items()}
-    if all(percentiles.values()):
-        drawn["popularity"] = plots.item_popularity(percentiles)
+    drawn = {"precision_recall": plots.precision_recall(curves.precision_recall)}
+    if curves.popularity:
+        drawn["popularity"] = plots.item_popularity(curves.popularity)
     return drawn
 
 
@@ -65,14 +56,14 @@ def log_training(*, settings: Settings, model: str, path: str) -> None:
     Args:
         settings: Of the project.
         model: `recommender` or `ranker`.
-        path: A complete version with `metrics.json` and plots.
+        path: A complete version with `metrics.json` and plots. The report of it is logged, too, if it is there.
     """
     uri = tracking.tracking_uri(settings.paths)
     if uri is None:
         logger.info("%s is not logged: MLFLOW_TRACKING_URI is not set, and DATA_ROOT is no local folder", path)
         return
     try:
-        tracking.log_training(uri, _training(model, path))
+        tracking.log_training(uri, _training(settings.paths, model, path))
     except TrackingError as error:
         logger.warning("%s is not logged: %s", path, redact(str(error)))
         return
@@ -159,11 +150,15 @@ def _interval(name: str, interval: Mapping[str, float]) -> dict[str, float]:
     return {name if bound == "mean" else f"{name}.{bound}": value for bound, value in interval.items()}
 
 
-def _training(model: str, path: str) -> tracking.Training:
+def _training(paths: PathSettings, model: str, path: str) -> tracking.Training:
     manifest = model_versions.read_manifest(path)
     metrics = files.read_json(f"{path}/{model_versions.METRICS}")
     names = [model_versions.MANIFEST, model_versions.METRICS]
     names += [f"{_PLOTS}/{name}" for name in files.names(f"{path}/{_PLOTS}")]
+    contents = {name: files.read_bytes(f"{path}/{name}") for name in names}
+    page = report_files.page_of(paths.reports, report_files.KINDS[model], manifest["version"])
+    if files.exists(page):
+        contents["report/index.html"] = files.read_bytes(page)
     code = manifest.get("code", {})
     return tracking.Training(
         model=_registered_name(model),
@@ -178,7 +173,7 @@ def _training(model: str, path: str) -> tracking.Training:
             "window_to": str(metrics["window"]["to"]),
         },
         summary=_summary(metrics, HEADLINE[model]),
-        files={name: files.read_bytes(f"{path}/{name}") for name in names},
+        files=contents,
         location=path,
         features=tuple(manifest.get("features", ())),
         ranker=files.read_bytes(f"{path}/{model_versions.SERVED}.cbm") if model == RANKER else None,

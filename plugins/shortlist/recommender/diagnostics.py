@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from shortlist.columns import ITEM
 from shortlist.recommender import evaluation, metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -42,6 +44,43 @@ class Calibration:
 
     predicted: tuple[float, ...]
     observed: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What the lists of each model are like, by model.
+
+    Attributes:
+        precision_recall: At every length.
+        coverage: Share of the items that anyone is recommended, at every length.
+        popularity: Percentiles of `popularity`; empty where no candidate says how often it had been taken.
+        calibration: Of the ranker, where its loss promises a probability.
+    """
+
+    precision_recall: dict[str, Curve]
+    coverage: dict[str, tuple[float, ...]]
+    popularity: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+
+def curves(lists: Mapping[str, Lists], candidates: pa.Table, n_items: int) -> Curves:
+    """Describe the lists of each model.
+
+    Args:
+        lists: From `evaluation.model_lists`.
+        candidates: What they were made from, with `COLUMNS`.
+        n_items: Number of items that could be recommended.
+    """
+    counts = item_counts(candidates)
+    percentiles = {name: popularity(own, counts) for name, own in lists.items()}
+    return Curves(
+        precision_recall={name: over_k(own) for name, own in lists.items()},
+        coverage={
+            name: tuple(metrics.coverage(own, k, n_items) for k in range(1, own.hits.shape[1] + 1))
+            for name, own in lists.items()
+        },
+        popularity=percentiles if all(percentiles.values()) else {},
+    )
 
 
 def over_k(lists: Lists) -> Curve:

@@ -10,6 +10,8 @@ from shortlist.columns import ITEM, RELEVANT, TARGET, USER
 from shortlist.errors import EmptyInteractionsError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -78,6 +80,39 @@ def evaluate(
             if member.any()
         },
     }
+
+
+def evaluate_new_users(
+    taken: Sequence[Sequence[int]], popular: Sequence[int], config: EvaluationSettings
+) -> dict[str, Any]:
+    """Evaluate the list of users whom no model has met: all list the most popular items to them.
+
+    Args:
+        taken: What each new user took in the window, item codes, at least one; at least one user.
+        popular: Codes of the most popular items, best first.
+        config: The bootstrap.
+
+    Returns:
+        A segment as those of `evaluate`.
+
+    Example:
+        >>> from shortlist.settings import EvaluationSettings
+        >>> evaluate_new_users([[7], [3]], [7, 9], EvaluationSettings())["models"]["als"]["ndcg@10"]["mean"]
+        0.5
+    """
+    import numpy as np
+
+    from shortlist.recommender import metrics
+
+    shown = np.full(10, -1, np.int64)
+    shown[: len(popular)] = popular[:10]
+    lists = metrics.Lists(
+        hits=np.stack([np.isin(shown, items) for items in taken]),
+        items=np.tile(shown, (len(taken), 1)),
+        n_relevant=np.array([len(items) for items in taken]),
+    )
+    ndcg = asdict(metrics.bootstrap(metrics.ndcg(lists, 10), config))
+    return {"users": len(taken), "models": {name: {"ndcg@10": ndcg} for name in BASELINES}}
 
 
 def user_places(users: pa.ChunkedArray[pa.StringScalar]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The plots of a training as PNG. Drawn from numbers; nothing is read or written."""
+"""The plots of a training, into axes and as PNG. Drawn from numbers; nothing is read or written."""
 
 from __future__ import annotations
 
@@ -22,57 +22,93 @@ MODELS = {
     "ranker": "ALS + CatBoost",
 }
 
-_COLOURS = {"popular": "#9ca3af", "similar_to_last": "#d97706", "als": "#2563eb", "ranker": "#16a34a"}
+COLOURS = {"popular": "#9ca3af", "similar_to_last": "#d97706", "als": "#2563eb", "ranker": "#16a34a"}
 _DOTS_PER_INCH = 110
 
 T = TypeVar("T")
 
 
-def precision_recall(curves: Mapping[str, Curve]) -> bytes:
+def draw_precision_recall(axes: Axes, curves: Mapping[str, Curve]) -> None:
     """Draw precision against recall for every length of list, one line a model."""
+    for model, curve in in_order(curves):
+        axes.plot(curve.recall, curve.precision, marker=".", color=COLOURS[model], label=MODELS[model])
+        for k in {1, len(curve.recall)}:
+            place = (curve.recall[k - 1], curve.precision[k - 1])
+            axes.annotate(f"{k}", place, xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    _label(axes, "recall (mean over users)", "precision (mean over users)")
+
+
+def draw_popularity(axes: Axes, percentiles: Mapping[str, Sequence[float]]) -> None:
+    """Draw how often the items in the lists had been taken before, one distribution a model."""
+    for model, values in in_order(percentiles):
+        shares = [place / (len(values) - 1) for place in range(len(values))]
+        axes.step([max(1.0, value) for value in values], shares, color=COLOURS[model], label=MODELS[model])
+    axes.set_xscale("log")
+    axes.set_ylim(0, 1)
+    _label(axes, "interactions of the item so far", "share of recommendations up to there")
+
+
+def draw_coverage(axes: Axes, coverage: Mapping[str, Sequence[float]]) -> None:
+    """Draw the share of the items that anyone is recommended against the length of the lists, one line a model."""
+    for model, shares in in_order(coverage):
+        axes.plot(range(1, len(shares) + 1), shares, marker=".", color=COLOURS[model], label=MODELS[model])
+    axes.set_ylim(bottom=0)
+    axes.locator_params(axis="x", integer=True)
+    _label(axes, "length of the list", "share of the items in any list")
+
+
+def draw_importance(axes: Axes, importance: Mapping[str, float]) -> None:
+    """Draw each feature's share of the ranker's decisions, in percent, largest first."""
+    names = sorted(importance, key=lambda name: -importance[name])
+    axes.barh(names, [importance[name] for name in names], color=COLOURS["ranker"])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    _label(axes, "share of the ranker's decisions, %", "")
+    axes.grid(visible=False, axis="y")
+
+
+def draw_reliability(axes: Axes, calibration: Calibration) -> None:
+    """Draw the share of candidates that were taken against the probability that the ranker promised."""
+    # On a log axis a bin without any hit has no place.
+    bins = [pair for pair in zip(calibration.predicted, calibration.observed, strict=True) if min(pair) > 0]
+    predicted, observed = ([pair[side] for pair in bins] for side in (0, 1))
+    lowest, highest = min((*predicted, *observed), default=0.01), max((*predicted, *observed), default=1.0)
+    axes.plot([lowest, highest], [lowest, highest], "--", color="#9ca3af", label="as promised")
+    axes.plot(predicted, observed, marker="o", color=COLOURS["ranker"], label=MODELS["ranker"])
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _label(axes, "probability promised", "share taken")
+
+
+def precision_recall(curves: Mapping[str, Curve]) -> bytes:
+    """Return the drawing of `draw_precision_recall`."""
     longest = max(len(curve.recall) for curve in curves.values())
     with _drawing(title=f"Precision and recall at k = 1 to {longest}") as (figure, drawn):
         axes = figure.subplots()
-        for model, curve in _in_order(curves):
-            axes.plot(curve.recall, curve.precision, marker=".", color=_COLOURS[model], label=MODELS[model])
-            for k in {1, len(curve.recall)}:
-                place = (curve.recall[k - 1], curve.precision[k - 1])
-                axes.annotate(f"{k}", place, xytext=(4, 4), textcoords="offset points", fontsize=8)
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
-        _label(axes, "recall (mean over users)", "precision (mean over users)")
+        draw_precision_recall(axes, curves)
         axes.legend()
     return drawn.getvalue()
 
 
 def item_popularity(percentiles: Mapping[str, Sequence[float]]) -> bytes:
-    """Draw how often the items in the lists had been taken before, one distribution a model."""
+    """Return the drawing of `draw_popularity`."""
     with _drawing(title="Popularity of what is recommended") as (figure, drawn):
         axes = figure.subplots()
-        for model, values in _in_order(percentiles):
-            shares = [place / (len(values) - 1) for place in range(len(values))]
-            axes.step([max(1.0, value) for value in values], shares, color=_COLOURS[model], label=MODELS[model])
-        axes.set_xscale("log")
-        axes.set_ylim(0, 1)
-        _label(axes, "interactions of the item so far", "share of recommendations up to there")
+        draw_popularity(axes, percentiles)
         axes.legend()
     return drawn.getvalue()
 
 
 def feature_importance(importance: Mapping[str, float]) -> bytes:
-    """Draw each feature's share of the ranker's decisions, in percent, largest first."""
-    names = sorted(importance, key=lambda name: -importance[name])
-    with _drawing(title="Importance of the features", height=1.2 + 0.2 * len(names)) as (figure, drawn):
-        axes = figure.subplots()
-        axes.barh(names, [importance[name] for name in names], color=_COLOURS["ranker"])
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        _label(axes, "share of the ranker's decisions, %", "")
-        axes.grid(visible=False, axis="y")
+    """Return the drawing of `draw_importance`."""
+    with _drawing(title="Importance of the features", height=1.2 + 0.2 * len(importance)) as (figure, drawn):
+        draw_importance(figure.subplots(), importance)
     return drawn.getvalue()
 
 
 def reliability(calibration: Calibration, negatives: int) -> bytes:
-    """Draw the share of candidates that were taken against the probability that the ranker promised.
+    """Return the drawing of `draw_reliability`.
 
     Args:
         calibration: Of the held-out candidates.
@@ -80,18 +116,20 @@ def reliability(calibration: Calibration, negatives: int) -> bytes:
     """
     with _drawing(title="Calibration of the ranker") as (figure, drawn):
         axes = figure.subplots()
-        # On a log axis a bin without any hit has no place.
-        bins = [pair for pair in zip(calibration.predicted, calibration.observed, strict=True) if min(pair) > 0]
-        predicted, observed = ([pair[side] for pair in bins] for side in (0, 1))
-        lowest, highest = min((*predicted, *observed), default=0.01), max((*predicted, *observed), default=1.0)
-        axes.plot([lowest, highest], [lowest, highest], "--", color="#9ca3af", label="as promised")
-        axes.plot(predicted, observed, marker="o", color=_COLOURS["ranker"], label=MODELS["ranker"])
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        note = f"trained with at most {negatives} items not taken a user: with more, it promises too much"
-        _label(axes, f"probability promised\n({note})", "share taken")
+        draw_reliability(axes, calibration)
+        axes.set_xlabel(f"probability promised\n({promise(negatives)})")
         axes.legend()
     return drawn.getvalue()
+
+
+def promise(negatives: int) -> str:
+    """Return what a person must know to read the calibration."""
+    return f"trained with at most {negatives} items not taken a user: with more, it promises too much"
+
+
+def in_order(values: Mapping[str, T]) -> list[tuple[str, T]]:
+    """Return those of the models that are there, in the order in which people see them."""
+    return [(model, values[model]) for model in MODELS if model in values]
 
 
 @contextmanager
@@ -103,10 +141,6 @@ def _drawing(title: str, height: float = 4.2) -> Iterator[tuple[Figure, io.Bytes
     figure.suptitle(title, fontsize=12)
     yield figure, drawn
     figure.savefig(drawn, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-
-
-def _in_order(values: Mapping[str, T]) -> list[tuple[str, T]]:
-    return [(model, values[model]) for model in MODELS if model in values]
 
 
 def _label(axes: Axes, x: str, y: str) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
+CURVES = "curves.json"
 CHAMPION = "champion.json"
 
 # The moments stage one is trained for: before the target window, before the test window, after everything.
