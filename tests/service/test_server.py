@@ -101,6 +101,7 @@ def test_no_header_names_the_server() -> None:
         assert "server" not in httpx.get(app.url).headers
 
 
+@pytest.mark.parametrize("before", [b"", GET], ids=["first request", "later request"])
 @pytest.mark.parametrize(
     "beginning",
     [
@@ -108,8 +109,11 @@ def test_no_header_names_the_server() -> None:
         pytest.param(b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n", id="body"),
     ],
 )
-def test_a_request_that_trickles_is_given_up(beginning: bytes) -> None:
-    with SmallApp(header_seconds=1.0) as app, app.connect(beginning) as connection:
+def test_a_request_that_trickles_is_given_up(before: bytes, beginning: bytes) -> None:
+    with SmallApp(header_seconds=1.0) as app, app.connect(before) as connection:
+        if before:
+            assert answered(connection) == 200
+        connection.sendall(beginning)
         started = time.monotonic()
         connection.settimeout(0.1)
         answer = b""
