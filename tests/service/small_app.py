@@ -51,7 +51,9 @@ class SmallApp:
         assert self._process.stderr
         first = self._process.stderr.readline()
         listening = re.search(r"Listening on http://127\.0\.0\.1:(\d+)$", first)
-        assert listening, first + self._process.communicate()[1]
+        if not listening:
+            self._process.kill()
+            raise AssertionError(first + self._process.communicate()[1])
         self.port = int(listening[1])
         self.log.append(first)
         self._reader = threading.Thread(target=lambda: self.log.extend(self._process.stderr or []))
