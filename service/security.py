@@ -13,7 +13,7 @@ from fastapi.security import APIKeyHeader
 from shortlist.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -84,7 +84,7 @@ class SecurityHeadersMiddleware:
         await self._app(scope, receive, send_with_headers)
 
 
-def key_dependency(key: str) -> Callable[[str | None], Awaitable[None]]:
+def key_dependency(key: str) -> Callable[[str | None], Coroutine[None, None, None]]:
     """Build the dependency of routes that change something: they want the key in `X-API-Key`.
 
     The digests are compared, in constant time: how long an answer takes tells nothing of the key, not even its length.

@@ -32,6 +32,7 @@ class RedisServer:
         (folder / "redis.conf").write_text(of_services["redis"]["redis.conf"])
         self.url = of_services["features"]["FEATURES_REDIS_URL"].replace("@redis:6379", f"@127.0.0.1:{self.port}")
         self.service_url = of_services["service"]["SERVICE_REDIS_URL"].replace("@redis:6379", f"@127.0.0.1:{self.port}")
+        self.service_url = of_services["service"]["SERVICE_REDIS_URL"].replace("@redis:6379", f"@127.0.0.1:{self.port}")
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
