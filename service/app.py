@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI, HTTPException
+from fastapi.exceptions import RequestValidationError
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from shortlist.settings import Settings
 
 _PAGE: Final = Path(__file__).parent / "page"
+
+# Of the values that are wrong.
+_TOLD: Final = 5
 
 _ABOUT = (
     "Recommendations of the served generation, blended with what users did since. Lists always answer: while PostgreSQL"
@@ -93,6 +97,7 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
     )
     app.include_router(routes(stand, key_dependency(environment.api_key)))
     app.add_exception_handler(AwayError, _away)
+    app.add_exception_handler(RequestValidationError, _not_allowed)
     _add_page(app, settings.paths.reports)
     app.add_middleware(BodyLimitMiddleware, body_bytes=limits.body_bytes)
     app.add_middleware(WriteLimitMiddleware, a_minute=limits.writes_a_minute)
@@ -122,14 +127,21 @@ def _add_page(app: FastAPI, folder: str) -> None:
     async def no_icon() -> Response:
         return Response(status_code=204)
 
-    @app.get("/reports/{name}/{file}", include_in_schema=False)
     async def report(request: Request) -> Response:
         found = await asyncio.to_thread(reports.read, folder, request)
         if found is None:
             raise HTTPException(404, "There is no such report: GET /v1/reports lists them.")
         return found
 
+    app.add_route("/reports/{name}/{file}", report)
     app.mount("/page", StaticFiles(directory=_PAGE), name="page")
+
+
+async def _not_allowed(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - Starlette passes it
+    """Say which values are wrong and how, without repeating them: they may be long, or no JSON."""
+    assert isinstance(error, RequestValidationError)
+    wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:_TOLD]]
+    return JSONResponse({"detail": "; ".join(wrong)}, status_code=422)
 
 
 async def _away(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - Starlette passes it

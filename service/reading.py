@@ -49,11 +49,12 @@ HISTORY: Final = """
       AND h.user_id = $1
 """
 
-# An exact id first, then ids that begin so, then titles with all the words.
+# An exact id first, then ids that begin so, then titles with all the words, or with just these letters.
 FIND_ITEMS: Final = """
     SELECT item_id, title, attributes ->> 'category', available FROM public.items
     WHERE item_id = $1 OR starts_with(lower(item_id), lower($1))
        OR to_tsvector('simple', coalesce(title, '')) @@ to_tsquery('simple', $2)
+       OR strpos(lower(title), lower($1)) > 0
     ORDER BY item_id <> $1, NOT starts_with(lower(item_id), lower($1)), NOT available, title, item_id LIMIT $3
 """
 

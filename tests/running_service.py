@@ -107,6 +107,11 @@ class RunningService:
         assert status == 200, (status, answer)
         return answer
 
+    def raw(self, path: str) -> tuple[dict[str, str], bytes]:
+        """Headers, by lower-case name, and body of an answer."""
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return {name.lower(): value for name, value in answer.headers.items()}, answer.read()
+
     def recommended(self, user: str, query: str = "") -> list[str]:
         """The ids recommended to a user."""
         answer = self.get(f"/v1/recommendations/{quote(user, safe='')}{query}")
