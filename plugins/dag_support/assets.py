@@ -12,6 +12,7 @@ MODEL_VERSION: Final = Asset(name="model_version", uri="shortlist://models/recom
 RANKER_VERSION: Final = Asset(name="ranker_version", uri="shortlist://models/ranker")
 HAND_OVER: Final = Asset(name="hand_over", uri="shortlist://files/hand_over")
 FEATURES: Final = Asset(name="features", uri="shortlist://served/features")
+FEEDBACK: Final = Asset(name="feedback", uri="shortlist://files/feedback")
 PROPOSAL: Final = Asset(name="proposal", uri="shortlist://settings/proposal")
 
 

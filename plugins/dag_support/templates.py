@@ -12,6 +12,7 @@ RUN_TYPE: Final = "{{ dag_run.run_type.value }}"
 RUN_KEY: Final = "{{ dag_run.dag_id }}/{{ run_id }}"
 ATTEMPT: Final = "{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}-{{ ti.try_number }}"
 VERSION: Final = "version_{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"
+FEEDBACK_BATCH: Final = "events_{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"
 BATCH: Final = "drift_{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"
 
 # For `report.write_report`: what `tasks` measured of the tasks before, and when this one began. One line, as JSON.

@@ -15,6 +15,10 @@ class InputError(ShortlistError):
     """An input file is missing, empty, unreadable, still growing or lacks a column."""
 
 
+class NoInputError(InputError):
+    """There is no input file at all."""
+
+
 class RejectedRowsError(ShortlistError):
     """More rows were rejected than `[interactions].max_rejected_share` allows."""
 

@@ -51,7 +51,7 @@ def process_streaming_data(spark: SparkSession, *, settings: Settings, batch: st
         EmptyInteractionsError: If no row is a valid interaction.
     """
     path = f"{settings.paths.batches}/{batch}"
-    _take_away(settings, batches(settings))
+    take_away_processed(settings)
     if files.exists(f"{path}/{MANIFEST}"):
         logger.info("%s was complete already", path)
         return path
@@ -93,6 +93,15 @@ def batches(settings: Settings) -> list[str]:
     names = sorted(file.base_name for file in found if not file.base_name.startswith("_"))
     paths = [f"{settings.paths.batches}/{name}" for name in names]
     return [path for path in paths if files.exists(f"{path}/{MANIFEST}")]
+
+
+def take_away_processed(settings: Settings) -> None:
+    """Take away the files that are in a batch already, which a killed attempt may have left in `data/streaming/`.
+
+    Raises:
+        InputError: If one cannot be taken away.
+    """
+    _take_away(settings, batches(settings))
 
 
 def merge_streaming_data(spark: SparkSession, *, settings: Settings) -> dict[str, Any]:

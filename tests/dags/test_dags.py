@@ -14,6 +14,8 @@ from steps import (
     evaluate,
     export,
     features,
+    feedback,
+    forgetting,
     futures,
     hand_over,
     ranked_data,
@@ -58,11 +60,13 @@ EDGES = {
         ["spark_test_recommender", "export_recommendations"],
         ["spark_train_recommender", "find_latest_model"],
     ],
+    "export_feedback": [],
     "feature_engineering": [
         ["check_redis", "process_and_save_features"],
         ["process_and_save_features", "end"],
         ["start", "check_redis"],
     ],
+    "forget_users": [],
     "load_default_recs": LOAD_EDGES,
     "load_online_recs": LOAD_EDGES,
     "load_candidates_train": LOAD_EDGES,
@@ -83,7 +87,9 @@ EDGES = {
 SCHEDULES = {
     "drift_detection_retrain_pipeline": "@daily",
     "etl_train_test_pipeline": None,
+    "export_feedback": "45 23 * * *",
     "feature_engineering": None,
+    "forget_users": "30 22 * * *",
     "load_default_recs": "5 21 * * 6",
     "load_online_recs": "5 21 * * 6",
     "load_candidates_train": "10 21 * * 6",
@@ -94,7 +100,9 @@ SCHEDULES = {
 TAGS = {
     "drift_detection_retrain_pipeline": ["drift", "train"],
     "etl_train_test_pipeline": ["etl", "train"],
+    "export_feedback": ["drift", "service"],
     "feature_engineering": ["features"],
+    "forget_users": ["privacy", "service"],
     "load_default_recs": ["load", "weekly"],
     "load_online_recs": ["load", "weekly"],
     "load_candidates_train": ["load", "weekly"],
@@ -110,6 +118,7 @@ OUTLETS = {
     ("etl_train_test_pipeline", "create_futures"): "shortlist://files/futures",
     ("etl_train_test_pipeline", "spark_train_recommender"): "shortlist://models/recommender",
     ("etl_train_test_pipeline", "export_recommendations"): "shortlist://files/hand_over",
+    ("export_feedback", "export_feedback"): "shortlist://files/feedback",
     ("feature_engineering", "process_and_save_features"): "shortlist://served/features",
     ("load_candidates_ranked", "train_ranker"): "shortlist://models/ranker",
     ("load_default_recs", "publish"): "shortlist://served/default_recs",
@@ -131,7 +140,9 @@ SPARK_TASKS = {
 } | {("feature_engineering", "process_and_save_features"), ("tune", "tune_recommender")}  # fmt: skip
 # The last that does something: `end` of feature_engineering never runs, the scheduler only ticks it off.
 LAST_TASK = {
+    "export_feedback": "export_feedback",
     "feature_engineering": "process_and_save_features",
+    "forget_users": "forget_users",
     "etl_train_test_pipeline": "export_recommendations",
     "drift_detection_retrain_pipeline": "export_recommendations",
     "tune": "tune_recommender",
@@ -316,7 +327,22 @@ def test_airflow_takes_no_package_of_ours_for_a_plugin(bag: Any) -> None:
     assert bag["bare_modules"] == []
 
 
-STEPS = [drift, etl, evaluate, export, features, futures, hand_over, ranked_data, streaming, train, tune, tuning_window]
+STEPS = [
+    drift,
+    etl,
+    evaluate,
+    export,
+    features,
+    feedback,
+    forgetting,
+    futures,
+    hand_over,
+    ranked_data,
+    streaming,
+    train,
+    tune,
+    tuning_window,
+]
 
 
 @pytest.mark.parametrize("module", STEPS)

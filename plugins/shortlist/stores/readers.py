@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
 
 from shortlist.columns import CATEGORY, ITEM, RAW, SOURCE_FILE, TIME, TITLE, USER, WEIGHT
-from shortlist.errors import InputError
+from shortlist.errors import InputError, NoInputError
 from shortlist.settings import PROJECT_ROOT
 from shortlist.stores.files import resolve
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pyarrow import fs
     from pyspark.sql import Column, DataFrame, SparkSession
 
-    from shortlist.settings import InputSettings, Settings
+    from shortlist.settings import FileSettings, InputSettings, Settings
 
 EVENT: Final = "event"
 CANCELLATION: Final = "cancellation"
@@ -86,7 +86,8 @@ def list_files(location: str) -> tuple[InputFile, ...]:
     must stay inside that folder; a single file may be a link, because it was named on purpose.
 
     Raises:
-        InputError: If nothing is there, a file has 0 bytes, or a link leaves its folder.
+        NoInputError: If nothing is there.
+        InputError: If a file has 0 bytes, or a link leaves its folder.
     """
     from pyarrow import fs
 
@@ -104,7 +105,7 @@ def list_files(location: str) -> tuple[InputFile, ...]:
     else:
         found = _search(filesystem, folder, path, recursive="*" in path or "?" in path or "[" in path)
     if not found:
-        raise InputError(f"no input at {location}: put a file there, or set [input].path in config/pipeline.toml")
+        raise NoInputError(f"no input at {location}: put a file there, or set [input].path in config/pipeline.toml")
     for file in found:
         if not file.size:
             raise InputError(f"{file.path} is empty (0 bytes): was the upload interrupted? Deliver it again")
@@ -275,7 +276,7 @@ def _cause(text: str) -> str:
 
 def _layout(path: str, source: InputSettings) -> _Layout:
     try:
-        kind = source.format if source.format != "auto" else _format(path, source)
+        kind = format_of(path, source)
         if kind == "parquet":
             return _parquet_layout(path)
         if kind == "netflix":
@@ -289,7 +290,14 @@ def _layout(path: str, source: InputSettings) -> _Layout:
         raise InputError(f"{path} cannot be read ({reason}): it is truncated or corrupt; deliver it again") from error
 
 
-def _format(path: str, source: InputSettings) -> str:
+def format_of(path: str, source: FileSettings) -> str:
+    """Return the format of a file: that of the settings or, where it is `auto`, what name and first line tell.
+
+    Raises:
+        InputError: If the name tells nothing.
+    """
+    if source.format != "auto":
+        return source.format
     name = path.rsplit("/", 1)[-1].lower().removesuffix(".gz")
     kind = next((kind for ending, kind in _ENDINGS.items() if name.endswith(ending)), None)
     if kind is None:
