@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI, HTTPException
+from fastapi.exceptions import RequestValidationError
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from shortlist.settings import Settings
 
 _PAGE: Final = Path(__file__).parent / "page"
+
+_LONGEST_PLACE: Final = 200
 
 _ABOUT = (
     "Recommendations of the served generation, blended with what users did since. Lists always answer: while PostgreSQL"
@@ -93,6 +96,7 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
     )
     app.include_router(routes(stand, key_dependency(environment.api_key)))
     app.add_exception_handler(AwayError, _away)
+    app.add_exception_handler(RequestValidationError, _not_allowed)
     _add_page(app, settings.paths.reports)
     app.add_middleware(BodyLimitMiddleware, body_bytes=limits.body_bytes)
     app.add_middleware(WriteLimitMiddleware, a_minute=limits.writes_a_minute)
@@ -135,3 +139,12 @@ def _add_page(app: FastAPI, folder: str) -> None:
 async def _away(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - Starlette passes it
     detail = f"{error or 'A part is away'}: try again in a few seconds."
     return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "5"})
+
+
+async def _not_allowed(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - Starlette passes it
+    """One sentence, as of every other refusal; without the value, which may be long or a secret."""
+    assert isinstance(error, RequestValidationError)
+    first, *others = error.errors()
+    place = ".".join(map(str, first["loc"]))[:_LONGEST_PLACE].encode("utf-8", "replace").decode()
+    more = f" (and {len(others)} more)" if others else ""
+    return JSONResponse({"detail": f"{place}: {first['msg']}{more}"}, status_code=422)
