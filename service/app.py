@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 _PAGE: Final = Path(__file__).parent / "page"
 
-# Of the values that are wrong.
-_TOLD: Final = 5
+_LONGEST_PLACE: Final = 200
 
 _ABOUT = (
     "Recommendations of the served generation, blended with what users did since. Lists always answer: while PostgreSQL"
@@ -137,13 +136,15 @@ def _add_page(app: FastAPI, folder: str) -> None:
     app.mount("/page", StaticFiles(directory=_PAGE), name="page")
 
 
-async def _not_allowed(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - Starlette passes it
-    """Say which values are wrong and how, without repeating them: they may be long, or no JSON."""
-    assert isinstance(error, RequestValidationError)
-    wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:_TOLD]]
-    return JSONResponse({"detail": "; ".join(wrong)}, status_code=422)
-
-
 async def _away(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - Starlette passes it
     detail = f"{error or 'A part is away'}: try again in a few seconds."
     return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": "5"})
+
+
+async def _not_allowed(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001 - Starlette passes it
+    """One sentence, as of every other refusal; without the value, which may be long or a secret."""
+    assert isinstance(error, RequestValidationError)
+    first, *others = error.errors()
+    place = ".".join(map(str, first["loc"]))[:_LONGEST_PLACE].encode("utf-8", "replace").decode()
+    more = f" (and {len(others)} more)" if others else ""
+    return JSONResponse({"detail": f"{place}: {first['msg']}{more}"}, status_code=422)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import schemathesis
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.running_service import KEY
 
@@ -35,20 +36,22 @@ OPERATIONS = {
     "POST /v1/admin/refresh",
     "POST /v1/events",
 }
+# No schema can say that a time may not be more than a day ahead.
+DEPENDS_ON_THE_DAY = {"POST /v1/events"}
 
 
 def test_the_service_does_what_its_document_says(service: RunningService, subtests: pytest.Subtests) -> None:
     """Not by `schemathesis.pytest`: that needs a document before the service runs, or an older pytest."""
-    document = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
+    document: Any = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
     operations = {operation.label: operation for operation in (one.ok() for one in document.get_all_operations())}
     assert operations.keys() == OPERATIONS
     for label, operation in operations.items():
         with subtests.test(label):
-            _fuzz(operation)
+            _fuzz(operation, excluded=[positive_data_acceptance] if label in DEPENDS_ON_THE_DAY else [])
     assert "Traceback" not in service.log.read_text(encoding="utf-8")
 
 
-def _fuzz(operation: Any) -> None:
+def _fuzz(operation: Any, excluded: list[Any]) -> None:
     @hypothesis.settings(
         max_examples=EXAMPLES,
         deadline=None,
@@ -58,6 +61,6 @@ def _fuzz(operation: Any) -> None:
     )
     @hypothesis.given(case=operation.as_strategy())
     def keeps_its_word(case: Any) -> None:
-        case.call_and_validate(headers={"X-API-Key": KEY}, timeout=10)
+        case.call_and_validate(headers={"X-API-Key": KEY}, excluded_checks=excluded, timeout=10)
 
     keeps_its_word()
