@@ -62,7 +62,7 @@ def evaluate_recommender(
     curves = diagnostics.curves(lists, table, n_items)
     files.write_json(f"{version_path}/{model_versions.CURVES}", asdict(curves))
     tracking.save_plots(version_path, tracking.list_plots(curves))
-    written = report.write_report(settings=settings, model=tracking.RECOMMENDER, path=version_path, timings=timings)
+    written = report.leave_report(settings=settings, model=tracking.RECOMMENDER, path=version_path, timings=timings)
     tracking.log_training(settings=settings, model=tracking.RECOMMENDER, path=version_path)
     ndcg = {name: round(model["ndcg@10"]["mean"], 4) for name, model in result["models"].items()}
     logger.info("stage one on %d held-out users, NDCG@10: %s", result["users"], ndcg)

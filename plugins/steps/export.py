@@ -81,7 +81,7 @@ def export_recommendations(
     version = version_path.rsplit("/", 1)[-1]
     tracking.promote(settings=settings, model=tracking.RECOMMENDER, version=version, reason=decision["reason"])
     handed_over = ", ".join(f"{name} {count:,} rows" for name, count in rows.items())
-    report.write_report(
+    report.leave_report(
         settings=settings,
         model=tracking.RECOMMENDER,
         path=version_path,

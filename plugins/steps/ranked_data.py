@@ -162,7 +162,7 @@ def evaluate_ranker(*, settings: Settings, ranker_path: str, timings: str | None
         drawn["calibration"] = plots.reliability(promised, settings.ranker.negatives)
     files.write_json(f"{ranker_path}/{model_versions.CURVES}", asdict(curves))
     tracking.save_plots(ranker_path, drawn)
-    written = report.write_report(settings=settings, model=tracking.RANKER, path=ranker_path, timings=timings)
+    written = report.leave_report(settings=settings, model=tracking.RANKER, path=ranker_path, timings=timings)
     tracking.log_training(settings=settings, model=tracking.RANKER, path=ranker_path)
     ndcg = {name: round(model["ndcg@10"]["mean"], 4) for name, model in result["models"].items()}
     logger.info("ranker on %d held-out users, NDCG@10: %s", result["users"], ndcg)
@@ -248,7 +248,7 @@ def publish_ranked(
     """
     result = hand_over.publish_generation(settings=settings, generation_id=generation_id)
     outcome = f"It is the champion, and what it ranked is served as generation {generation_id}."
-    report.write_report(settings=settings, model=tracking.RANKER, path=ranker_path, timings=timings, outcome=outcome)
+    report.leave_report(settings=settings, model=tracking.RANKER, path=ranker_path, timings=timings, outcome=outcome)
     return result
 
 

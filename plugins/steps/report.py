@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from shortlist.settings import PathSettings, Settings
 
+logger = logging.getLogger(__name__)
+
 _TITLES = {tracking.RECOMMENDER: "Training", tracking.RANKER: "Ranker"}
 _SHOWN_DECISIONS = 60
 
@@ -30,6 +33,23 @@ class Report:
     headline: str
     page: str
     picture: bytes = field(repr=False)
+
+
+def leave_report(
+    *, settings: Settings, model: str, path: str, timings: str | None = None, outcome: str | None = None
+) -> Report | None:
+    """Write the report as `write_report` does; one that cannot be drawn is no reason to hold a good model back.
+
+    Returns:
+        The report, or None, with one warning, where numbers were such that there is none.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return write_report(settings=settings, model=model, path=path, timings=timings, outcome=outcome)
+    except (ArithmeticError, LookupError, TemplateError, TypeError, ValueError) as error:
+        logger.warning("there is no report of %s: %s: %s", path, type(error).__name__, error)
+        return None
 
 
 def write_report(
@@ -79,8 +99,10 @@ def write_report(
     return Report(title=training.title, headline=headline, page=page, picture=picture)
 
 
-def tell(report: Report) -> None:
-    """Send headline and picture of a report to Telegram, if it is configured."""
+def tell(report: Report | None) -> None:
+    """Send headline and picture of a report to Telegram, if there is one and Telegram is configured."""
+    if report is None:
+        return
     text = messages.training(title=report.title, headline=report.headline, page=report.page)
     messages.send_message(text, picture=report.picture)
 

@@ -19,6 +19,7 @@ from steps import (
     futures,
     hand_over,
     ranked_data,
+    report,
     streaming,
     train,
     tune,
@@ -79,6 +80,7 @@ EDGES = {
         ["rank_candidates", "publish"],
         ["train_ranker", "check_gate"],
         ["train_ranker", "evaluate_ranker"],
+        ["train_ranker", "publish"],
         ["train_ranker", "rank_candidates"],
         ["wait_for_candidates", "train_ranker"],
     ],
@@ -322,9 +324,44 @@ def test_parsing_loads_nothing_heavy(bag: Any) -> None:
     assert bag["heavy"] == []
 
 
-def test_airflow_takes_no_package_of_ours_for_a_plugin(bag: Any) -> None:
+def test_airflow_takes_one_module_of_ours_for_a_plugin_and_no_package(bag: Any) -> None:
     # Without .airflowignore it executes every file under plugins/ and registers it by its bare name.
-    assert bag["bare_modules"] == []
+    assert bag["bare_modules"] == ["shortlist_pages"]
+
+
+def test_the_page_is_in_the_menu_of_airflow(bag: Any, run_probe: Callable[..., Any]) -> None:
+    view = {"name": "Recommendations", "href": "http://localhost:8000", "destination": "nav"}
+    assert bag["external_views"] == [view | {"url_route": "recommendations"}]
+
+    moved = run_probe("describe_dags.py", DAGS, SERVICE_URL="https://recs.example/")
+    assert [found["href"] for found in moved["external_views"]] == ["https://recs.example"]
+
+
+def test_the_tasks_that_work_on_a_version_or_a_batch_link_to_its_report(bag: Any) -> None:
+    # As the API server sees them: it reads what the worker left in the XCom.
+    assert {name: task["links"] for name, task in tasks_of(bag).items() if task["links"]} == {
+        (dag_id, task_id): {"Report": "_link_ReportLink"}
+        for dag_id, task_ids in {
+            "drift_detection_retrain_pipeline": (
+                "detect_drift", "check_retrain", "test_recommender", "export_recommendations",
+            ),
+            "etl_train_test_pipeline": ("spark_test_recommender", "export_recommendations"),
+            "load_candidates_ranked": ("evaluate_ranker", "check_gate", "rank_candidates", "publish"),
+        }.items()
+        for task_id in task_ids
+    }  # fmt: skip
+
+
+def test_the_steps_that_write_a_report_are_told_what_the_tasks_before_took(bag: Any) -> None:
+    told = {name for name, task in tasks_of(bag).items() if "xcom_pull" in task["arguments"].get("timings", "")}
+    assert told == {
+        ("drift_detection_retrain_pipeline", "test_recommender"),
+        ("drift_detection_retrain_pipeline", "export_recommendations"),
+        ("etl_train_test_pipeline", "spark_test_recommender"),
+        ("etl_train_test_pipeline", "export_recommendations"),
+        ("load_candidates_ranked", "evaluate_ranker"),
+        ("load_candidates_ranked", "publish"),
+    }
 
 
 STEPS = [
@@ -338,6 +375,7 @@ STEPS = [
     futures,
     hand_over,
     ranked_data,
+    report,
     streaming,
     train,
     tune,

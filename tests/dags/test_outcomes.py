@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,3 +117,24 @@ def test_a_final_error_is_not_tried_again_and_told_once_by_its_own_name(runs: An
 
 def test_a_run_that_times_out_is_told_by_the_dag_processor(runs: Any, api: FakeBotApi) -> None:
     assert messages_of(api, "probe_failure")[-1] == "❌ <b>probe_failure</b> failed: timed out\nslow_run"
+
+
+def test_a_task_that_the_gate_refused_links_to_its_report_and_one_that_never_ran_to_none(runs: Any) -> None:
+    assert runs["states"]["probe_report"] == {
+        "train": "success", "evaluate": "failed", "export": "upstream_failed", "run": "failed",
+    }  # fmt: skip
+    assert runs["results"]["probe_report"]["links"] == {
+        "evaluate": "http://localhost:8000/reports/training_version_20260101T000000/index.html",
+        "export": "",
+    }
+
+
+def test_a_step_is_told_what_the_tasks_before_it_took(runs: Any) -> None:
+    (card,) = runs["reports"]
+    timings = json.loads(card["headline"])
+
+    assert timings["task"] == "evaluate"
+    (train,) = [step for step in timings["done"] if step]
+    assert (train["task"], set(train)) == ("train", {"task", "started", "seconds"})
+    assert 0 <= train["seconds"] < 60
+    assert train["started"] < timings["started"]

@@ -30,6 +30,14 @@ def configured(bot_api: FakeBotApi, monkeypatch: pytest.MonkeyPatch) -> FakeBotA
     return bot_api
 
 
+def test_a_training_is_its_headline_and_where_the_report_lies() -> None:
+    text = messages.training(
+        title="Training version_1", headline="NDCG@10 0.2 by ALS & co; the gate passed", page="/r/index.html"
+    )
+    assert text == "📊 <b>Training version_1</b>\nNDCG@10 0.2 by ALS &amp; co; the gate passed\n/r/index.html"
+    assert html_problem(text) is None
+
+
 def test_success_tells_counts_and_metrics_and_leaves_out_paths() -> None:
     text = messages.success(
         dag_id="etl_train_test_pipeline",

@@ -47,6 +47,15 @@ def test_precision_and_recall_stand_for_every_length() -> None:
     )
 
 
+def test_coverage_stands_for_every_length() -> None:
+    lists, _ = evaluation.model_lists(CANDIDATES, 3)
+    assert diagnostics.curves(lists, CANDIDATES, n_items=4).coverage == {
+        "popular": (0.25, 0.5, 0.75),
+        "similar_to_last": (0.5, 0.75, 0.75),
+        "als": (0.5, 0.5, 0.75),
+    }
+
+
 def test_promised_hits_are_the_same_in_every_bin() -> None:
     probability = np.array([0.1] * 8 + [0.8] * 2)
     score = np.log(probability / (1 - probability))
@@ -68,7 +77,7 @@ def test_a_well_calibrated_ranker_lies_on_the_diagonal() -> None:
 
 def test_every_plot_is_a_picture() -> None:
     lists, _ = evaluation.model_lists(CANDIDATES, 3)
-    drawn = list_plots(lists, CANDIDATES) | {
+    drawn = list_plots(diagnostics.curves(lists, CANDIDATES, 4)) | {
         "importance": plots.feature_importance({"als_score": 60.0, "item_count": 40.0}),
         "calibration": plots.reliability(diagnostics.Calibration((0.1, 0.2), (0.0, 0.1)), negatives=50),
     }
@@ -82,4 +91,6 @@ def test_every_plot_is_a_picture() -> None:
 def test_candidates_made_elsewhere_without_counts_have_no_plot_of_popularity() -> None:
     unknown = CANDIDATES.set_column(8, "item_count", pa.nulls(6, pa.float32()))
     lists, _ = evaluation.model_lists(unknown, 3)
-    assert set(list_plots(lists, unknown)) == {"precision_recall"}
+    curves = diagnostics.curves(lists, unknown, 4)
+    assert curves.popularity == {}
+    assert set(list_plots(curves)) == {"precision_recall"}

@@ -140,6 +140,19 @@ def test_a_training_is_logged_with_parameters_metrics_plots_and_where_it_comes_f
     assert [file.path for file in client.list_artifacts(run.info.run_id, "plots")] == ["plots/popularity.png"]
 
 
+def test_the_report_is_logged_beside_the_plots(settings: Settings, client: MlflowClient) -> None:
+    path = recommender(settings)
+    page = Path(settings.paths.reports, f"training_{FIRST}", "index.html")
+    page.parent.mkdir(parents=True)
+    page.write_text("<h1>Training</h1>")
+    log_training(settings=settings, model=RECOMMENDER, path=path)
+
+    (run,) = client.search_runs([str(client.get_experiment_by_name("shortlist-recommender").experiment_id)])  # type: ignore[union-attr]
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "report")] == ["report/index.html"]
+    artifacts = Path(str(run.info.artifact_uri).removeprefix("file://"))
+    assert (artifacts / "report/index.html").read_text() == "<h1>Training</h1>"
+
+
 def test_stage_one_is_registered_with_its_signature_and_where_it_lies_not_with_its_factors(
     settings: Settings, client: MlflowClient
 ) -> None:

@@ -22,12 +22,12 @@ def page(template: str, **values: Any) -> str:  # noqa: ANN401
 
 
 def value(number: float) -> str:
-    """Return a number as people compare it, to three significant digits or three places.
+    """Return a number as people compare it: three places, or as many digits where those say nothing.
 
     Example:
-        >>> value(0.1234), value(0.00456), value(12.3456), value(0)
-        ('0.123', '0.00456', '12.3', '0')
+        >>> value(0.1234), value(0.00456), value(0.000456), value(12.3456), value(0)
+        ('0.123', '0.005', '0.000456', '12.3', '0')
     """
     if number == 0:
         return "0"
-    return f"{number:.3g}" if abs(number) < 0.01 or abs(number) >= 10 else f"{number:.3f}"
+    return f"{number:.3g}" if abs(number) < 0.001 or abs(number) >= 10 else f"{number:.3f}"

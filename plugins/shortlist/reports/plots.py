@@ -46,6 +46,7 @@ def draw_popularity(axes: Axes, percentiles: Mapping[str, Sequence[float]]) -> N
         shares = [place / (len(values) - 1) for place in range(len(values))]
         axes.step([max(1.0, value) for value in values], shares, color=COLOURS[model], label=MODELS[model])
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylim(0, 1)
     _label(axes, "interactions of the item so far", "share of recommendations up to there")
 
@@ -78,6 +79,9 @@ def draw_reliability(axes: Axes, calibration: Calibration) -> None:
     axes.plot(predicted, observed, marker="o", color=COLOURS["ranker"], label=MODELS["ranker"])
     axes.set_xscale("log")
     axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
     _label(axes, "probability promised", "share taken")
 
 

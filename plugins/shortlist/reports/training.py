@@ -35,8 +35,9 @@ SEGMENTS: Final = {
 _HEADLINE: Final = "ndcg@10"
 _SHORT_LISTED: Final = 12
 _SHOWN_DECISIONS: Final = 10
+_LONGEST_NAME: Final = 15
 _MARKERS: Final = {"popular": "s", "similar_to_last": "^", "als": "o", "ranker": "D"}
-_NARROW, _WIDE = (3.7, 2.6), (4.9, 3.2)
+_NARROW, _WIDE = (3.7, 2.6), (4.4, 2.9)
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,12 @@ def _plots(training: Training, lengths: Sequence[int], segments: Mapping[str, An
         )
         for metric, title in METRICS.items()
     }
+    if differences := _differences(training):
+        drawn["difference"] = _plot(
+            partial(_draw_differences, differences=differences, allowed=-training.metrics["gate"]["tolerance"]),
+            "Difference in NDCG@10 from each rival",
+            _NARROW,
+        )
     if segments:
         drawn["segments"] = _plot(partial(_draw_segments, segments=segments), "NDCG@10 by segment of users", _WIDE)
     if curves := training.curves:
@@ -224,6 +231,20 @@ def _draw_intervals(axes: Axes, model: str, points: Sequence[tuple[float, Mappin
     above = [of["high"] - of["mean"] for _, of in points]
     style: Any = {"color": plots.COLOURS[model], "markersize": 5, "capsize": 2}
     axes.errorbar([place for place, _ in points], means, yerr=[below, above], fmt=_MARKERS[model], **style)
+
+
+def _draw_differences(axes: Axes, differences: Mapping[str, Mapping[str, float]], allowed: float) -> None:
+    """One rival a line; an interval that reaches beyond the dashed line is refused."""
+    for place, of in enumerate(differences.values()):
+        error = [[of["mean"] - of["low"]], [of["high"] - of["mean"]]]
+        axes.errorbar(of["mean"], place, xerr=error, fmt="o", color=AFTER, markersize=5, capsize=3)
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.axvline(allowed, color=ALARM, linestyle="--", linewidth=1)
+    names = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in differences]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel("dashed: as much worse is allowed")
+    axes.locator_params(axis="x", nbins=4)
 
 
 def _draw_models(axes: Axes, values: Mapping[str, Mapping[str, float]]) -> None:

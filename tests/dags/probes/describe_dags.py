@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from airflow.dag_processing.dagbag import DagBag
-from airflow.plugins_manager import integrate_macros_plugins
+from airflow.plugins_manager import get_plugin_info, integrate_macros_plugins
 from airflow.sdk import DAG
-from airflow.serialization.serialized_objects import DagSerialization
+from airflow.serialization.serialized_objects import DagSerialization, OperatorSerialization
 
 PACKAGES = ("steps", "shortlist", "dag_support")
 plugins = Path(os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"])
@@ -72,7 +72,14 @@ def describe_task(task: Any) -> dict[str, Any]:
         "config": getattr(task, "config_kwargs", None),
         "mode": getattr(task, "mode", None),
         "timeout": getattr(task, "timeout", None),
+        "links": links(task),
     }
+
+
+def links(task: Any) -> dict[str, str]:
+    """The XCom of each extra link, as the API server has it after deserialization."""
+    server_side = OperatorSerialization.deserialize_operator(OperatorSerialization.serialize_operator(task))
+    return {link.name: link.xcom_key for link in server_side.operator_extra_links}
 
 
 Path(os.environ["PROBE_RESULT"]).write_text(
@@ -80,6 +87,7 @@ Path(os.environ["PROBE_RESULT"]).write_text(
         {
             "import_errors": bag.import_errors,
             "heavy": heavy_after_parse,
+            "external_views": [view for plugin in get_plugin_info() for view in plugin["external_views"]],
             "bare_modules": sorted(
                 name
                 for name, module in list(sys.modules.items())

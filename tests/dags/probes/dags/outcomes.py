@@ -11,8 +11,10 @@ from airflow.sdk import Param, dag
 from dag_support.defaults import DAG_DEFAULT_ARGS, START_DATE
 from dag_support.notifiers import NOTIFY_RUN_FAILURE, NOTIFY_SUCCESS
 from dag_support.tasks import spark_task, step_task
-from dag_support.templates import RUN_AFTER, RUN_KEY, VERSION
+from dag_support.templates import RUN_AFTER, RUN_KEY, TIMINGS, VERSION
 from shortlist.errors import GateRefusedError, NothingToDoError
+from shortlist.settings import Settings, load_settings
+from shortlist.stores import report_files
 
 OPTIONS: dict[str, Any] = {
     "start_date": START_DATE,
@@ -52,6 +54,24 @@ def refuse() -> None:
     raise GateRefusedError("challenger 0.10 < champion 0.12")
 
 
+def train(*, settings: Settings, version: str) -> str:
+    """Return the path of a version."""
+    return f"{settings.paths.model_versions}/{version}"
+
+
+def evaluate(*, settings: Settings, version_path: str, timings: str) -> None:
+    """Leave a report and what it was told, then let the gate refuse."""
+    name = report_files.name_of(report_files.TRAINING, version_path.rsplit("/", 1)[-1])
+    report_files.write_report(
+        settings.paths.reports, name, kind=report_files.TRAINING, headline=timings, page="<h1>Training</h1>"
+    )
+    raise GateRefusedError("challenger 0.10 < champion 0.12")
+
+
+def export(*, settings: Settings, version_path: str) -> None:
+    """Never runs."""
+
+
 @dag(schedule=None, **OPTIONS, params={"source": Param("of the settings", type="string")})
 def probe_success() -> None:
     loaded = step_task(load)(run_after=RUN_AFTER, run_key=RUN_KEY, version=VERSION, source="{{ params.source }}")
@@ -76,6 +96,15 @@ def probe_refusal() -> None:
     step_task(refuse)()
 
 
+@dag(schedule=None, **OPTIONS)
+def probe_report() -> None:
+    settings = load_settings()
+    trained = step_task(train)(settings=settings, version="version_20260101T000000")
+    judged = step_task(evaluate)(settings=settings, version_path=trained, timings=TIMINGS)
+    judged >> step_task(export)(settings=settings, version_path=trained)
+
+
+probe_report()
 probe_success()
 probe_nothing()
 probe_failure()
