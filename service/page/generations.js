@@ -161,7 +161,7 @@ function generationTable(dataset, served, generations) {
       }),
       ...(online ? [onlineCell(generation.online)] : []),
       moment(generation.published_at),
-      element("span", {class: "id", title: `Run ${generation.run_key}`}, generation.model_version ?? generation.run_key),
+      element("span", {class: "id", title: `Run ${generation.run_key}`}, versions(generation)),
     ]),
   );
 }
@@ -175,6 +175,11 @@ function withSmall(number, interval) {
   return [number, element("span", {class: "small"}, interval)];
 }
 
+// "of the candidates + of the ranker", one below the other.
+function versions({model_version: made, run_key: run}) {
+  return (made ?? run).split("+").map((version, index) => [index > 0 && element("br"), version]);
+}
+
 function status(generation, served) {
   if (generation.generation_id === served) {
     return element("span", {class: "badge good"}, "served");
@@ -185,6 +190,9 @@ function status(generation, served) {
 }
 
 function drawExperiment(answer) {
+  if (!answer.active && answer.name) {
+    return nothing(`“${answer.name}” is off: the generation it names is not kept any more. See Health.`);
+  }
   if (!answer.active) {
     return nothing("No experiment is running. ", element("code", {}, "[experiment]"), " in ", element("code", {}, "config/rules.toml"), " starts one.");
   }

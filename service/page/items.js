@@ -90,7 +90,7 @@ export function headOf(answer) {
       "p",
       {class: "facts"},
       answer.generation !== null && element("span", {}, `Generation ${answer.generation}`),
-      answer.model_version && element("span", {class: "id"}, answer.model_version),
+      answer.model_version?.split("+").map((version) => element("span", {class: "id"}, version)),
       answer.variant && element("span", {class: "badge variant", title: "The half of the A/B experiment"}, `Variant ${answer.variant}`),
     ),
   ];

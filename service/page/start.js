@@ -5,7 +5,7 @@ import {element} from "./dom.js";
 import {partList} from "./health.js";
 import {headOf, itemList} from "./items.js";
 import {panel, nothing} from "./panel.js";
-import {decimal, moment, percent, whole} from "./words.js";
+import {day, decimal, moment, percent, whole} from "./words.js";
 
 export function startPage(_, signal) {
   return {
@@ -56,8 +56,8 @@ function drawTiles({datasets}) {
   return element(
     "dl",
     {class: "tile-row"},
-    tile("Personal lists", `Generation ${served.generation_id}`, moment(served.published_at ?? served.created_at)),
-    tile("Rows", whole(served.rows), served.model_version ?? ""),
+    tile("Personal recommendations", `Generation ${served.generation_id}`, ["published ", moment(served.published_at)]),
+    tile("Users with a list", whole(served.rows), `of the week ${day(served.week)}`),
     ranker &&
       tile(
         "NDCG@10",
