@@ -4,17 +4,37 @@ import {address, ask} from "./api.js";
 import {element, table} from "./dom.js";
 import {panel, nothing} from "./panel.js";
 import {bars} from "./plot.js";
-import {FEATURES, badges, decimal, named, titleOf, value, whole} from "./words.js";
+import {FEATURES, SOURCES, badges, decimal, named, titleOf, value, whole} from "./words.js";
 
 export function explanation(user, item, signal) {
   const section = panel({
     kind: "why",
     signal,
-    ask: (until) => ask(address`/v1/explain/${user}/${item.item_id}`, until),
-    draw,
+    ask: (until) => askFor(user, item, until),
+    draw: (answer) => (answer ? draw(answer) : withoutRanker(item)),
   });
   section.setAttribute("aria-label", `Why ${titleOf(item)}`);
   return section;
+}
+
+// null for an item that the ranker has never seen: a rule, a recent event or the list for everybody brought it here.
+async function askFor(user, item, signal) {
+  try {
+    return await ask(address`/v1/explain/${user}/${item.item_id}`, signal);
+  } catch (error) {
+    if (error.status === 404) {
+      return null;
+    }
+    throw error;
+  }
+}
+
+function withoutRanker(item) {
+  const meanings = item.source.split("+").map((source) => (Object.hasOwn(SOURCES, source) ? SOURCES[source][1] : source));
+  return [
+    element("p", {class: "lead"}, item.reason),
+    element("p", {class: "note"}, `${meanings.join(". ")}. The ranker was not asked about it.`),
+  ];
 }
 
 function draw(answer) {

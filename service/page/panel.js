@@ -36,7 +36,8 @@ export async function load(body, {ask, draw, signal}) {
       body.replaceChildren(loading());
       load(body, {ask, draw, signal});
     };
-    shown = [failure(error.message, again)];
+    // What is not there will not be there the next time, either.
+    shown = [failure(error.message, error.status === 404 ? null : again)];
   } finally {
     clearTimeout(waiting);
   }
@@ -57,7 +58,7 @@ export function failure(words, again) {
     "div",
     {class: "message bad", role: "alert"},
     element("p", {}, words),
-    element("button", {type: "button", onclick: again}, "Try again"),
+    again && element("button", {type: "button", onclick: again}, "Try again"),
   );
 }
 

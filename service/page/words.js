@@ -142,12 +142,11 @@ export function moment(time) {
 }
 
 export function badges(source) {
-  // An item that came from several places names them all, best first.
-  return String(source ?? "")
-    .split(/[^\w-]+/)
-    .filter(Boolean)
+  // "als+similar": an item that came from several places names them all, best first.
+  return source
+    .split("+")
     .map((name) => {
-      const [label, meaning] = named(SOURCES, name) === name ? [name, name] : SOURCES[name];
+      const [label, meaning] = Object.hasOwn(SOURCES, name) ? SOURCES[name] : [name, name];
       return element("span", {class: `badge source-${name}`, title: meaning}, label);
     });
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from shortlist.stores.service_tables import ensure_service_schema
 from tests.browser.page_shop import HEADLESS, Goods, fill
 from tests.conftest import empty_database
 from tests.running_service import RunningService
@@ -49,6 +50,7 @@ def shop(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RECS_DATABASE_URL", postgres.url)
         shop = Shop(empty_database(postgres), tmp_path_factory.mktemp("shop"))
+        ensure_service_schema(shop.database)
         fill(shop, GOODS, HISTORIES, CANDIDATES, weeks=(WEEK_1, WEEK_2), k=2)
         yield shop
 
