@@ -61,10 +61,15 @@ def test_the_service_learns_a_password_of_its_own_and_its_key(tmp_path: Path) ->
 
     assert setup.secrets_of_services(kept, given={})["service"] == {
         "SERVICE_REDIS_URL": f"redis://service:{kept['SERVICE_REDIS_PASSWORD']}@redis:6379/3",
+        "FEATURES_REDIS_URL": f"redis://service:{kept['SERVICE_REDIS_PASSWORD']}@redis:6379/2",
         "SERVICE_API_KEY": kept["SERVICE_API_KEY"],
     }
     light = setup.secrets_of_services(kept, given={"WITHOUT_REDIS": "yes"})
-    assert light["service"]["SERVICE_REDIS_URL"] == ""
+    assert light["service"] == {
+        "SERVICE_REDIS_URL": "",
+        "FEATURES_REDIS_URL": "",
+        "SERVICE_API_KEY": kept["SERVICE_API_KEY"],
+    }
 
 
 def test_in_redis_the_service_reaches_recent_events_and_may_take_users_out_of_the_features(redis: RedisServer) -> None:
