@@ -46,7 +46,7 @@ rollback: setup ## Go back: VIEW=personal_recs serves its previous generation, M
 	@$(RUN) rollback $(BACK)
 
 test: check ## Run the checks and all tests
-	@.venv/bin/python -m pytest --ignore=tests/compose --cov --cov-report=term
+	@.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore=tests/compose --cov --cov-report=term
 
 check: setup ## Lint, formatting and types
 	@.venv/bin/ruff check

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +16,7 @@ from redis.exceptions import NoPermissionError
 from compose import setup
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from tests.redis_server import RedisServer
 
@@ -188,12 +190,9 @@ def test_a_user_id_that_is_none_or_roots_is_refused(value: str) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become the containers' user")
-def test_folders_become_writable_for_the_containers_user_and_keep_their_owner(tmp_path: Path) -> None:
-    folder = tmp_path / "data"
+def test_folders_become_writable_for_the_containers_user_and_keep_their_owner(passable: Path) -> None:
+    folder = passable / "data"
     (folder / "processed").mkdir(parents=True)
-    tmp_path.parent.parent.chmod(0o755)
-    for part in (tmp_path, tmp_path.parent):
-        part.chmod(0o755)
     os.chown(folder, 1234, 1234)
     folder.chmod(0o750)
 
@@ -209,6 +208,14 @@ def test_a_folder_that_stays_unwritable_is_named_with_the_command_that_mends_it(
 
     with pytest.raises(setup.SetupError, match=r"logs/ cannot be written by user 50000.*sudo chown -R 50000:0 logs"):
         setup.make_writable(tmp_path / "logs", 50000)
+
+
+@pytest.fixture
+def passable() -> Iterator[Path]:
+    """A folder that every user may pass, which pytest's own is not."""
+    with tempfile.TemporaryDirectory(prefix="shortlist-tests-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def test_no_service_gets_the_file_that_holds_all(tmp_path: Path) -> None:
