@@ -48,7 +48,7 @@ COPY requirements-service.lock /
 # pandas, SciPy and others bring along are a tenth of the image.
 RUN --mount=type=cache,target=/root/.cache \
     pip install --no-deps --require-hashes --requirement /requirements-service.lock \
-    && find /usr/local/lib/python3.13/site-packages -depth -type d -name tests -exec rm -rf {} +
+    && find /usr/local/lib/python3.13/site-packages/ -depth -type d -name tests -exec rm -rf {} +
 COPY compose/with-secrets /opt/shortlist/with-secrets
 USER service
 ENV PYTHONPATH=/opt/airflow/plugins

@@ -1,6 +1,6 @@
 # Every command of the project. Each one first makes or updates .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui stop psql validate drift tune models rollback test check format bench lock clean compose-demo compose-psql compose-models compose-rollback credentials reload test-compose
+.PHONY: help setup demo ui serve stop psql validate drift tune models rollback test check format bench lock clean compose-demo compose-psql compose-models compose-rollback credentials reload test-compose
 RUN := PYTHONPATH=plugins .venv/bin/python -m embedded
 ONCE := docker compose run --rm --no-deps --quiet-pull
 BACK = $(if $(VIEW),--view "$(VIEW)") $(if $(MODEL),--model "$(MODEL)")
@@ -21,7 +21,10 @@ demo: setup ## Run all DAGs and show recommendations. DATA=path for your own fil
 ui: setup ## Start the Airflow UI on the same tables and DAGs. PORT=8080
 	@$(RUN) ui $(if $(PORT),--port "$(PORT)")
 
-stop: ## Stop what `make ui` or an interrupted command left running
+serve: setup ## Start the service with its page on the tables. PORT=8000, CONFIG=file.toml
+	@$(RUN) serve $(if $(PORT),--port "$(PORT)") $(if $(CONFIG),--config "$(CONFIG)")
+
+stop: ## Stop what `make ui`, `make serve` or an interrupted command left running
 	@if [ -x .venv/bin/python ]; then $(RUN) stop; fi
 
 psql: setup ## Open a shell on the tables
@@ -43,7 +46,7 @@ rollback: setup ## Go back: VIEW=personal_recs serves its previous generation, M
 	@$(RUN) rollback $(BACK)
 
 test: check ## Run the checks and all tests
-	@.venv/bin/python -m pytest --ignore=tests/compose --cov --cov-report=term
+	@.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore=tests/compose --cov --cov-report=term
 
 check: setup ## Lint, formatting and types
 	@.venv/bin/ruff check
@@ -86,5 +89,5 @@ lock: setup ## Resolve requirements-*.txt anew: for all commands, for the images
 	@$(LOCK) --upgrade --python-version 3.13 --output-file requirements-mlflow.lock requirements-mlflow.txt
 
 clean: stop ## Remove what commands made: packages, tables, models, data, reports; your own files stay
-	@rm -rf .venv .bootstrap .airflow data/processed data/summary.json models logs reports
+	@rm -rf .venv .bootstrap .airflow data/processed data/service data/summary.json models logs reports
 	@rm -rf $(dir $(wildcard postgres_data/*/_export.json))

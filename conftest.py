@@ -7,7 +7,16 @@ import os
 import shutil
 import tempfile
 
-OWN = ("AIRFLOW_", "SHORTLIST_CONFIG", "SHORTLIST_INPUT", "SHORTLIST_TASK_RETRIES", "DATA_ROOT", "TELEGRAM_", "MLFLOW_")
+OWN = (
+    "AIRFLOW_",
+    "SHORTLIST_CONFIG",
+    "SHORTLIST_INPUT",
+    "SHORTLIST_TASK_RETRIES",
+    "DATA_ROOT",
+    "TELEGRAM_",
+    "MLFLOW_",
+    "SERVICE_",
+)
 
 for name in [name for name in os.environ if name.startswith(OWN)]:
     del os.environ[name]

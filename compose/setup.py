@@ -188,6 +188,7 @@ def keep_secrets(volume: Path, *, clone: str, given: dict[str, str]) -> dict[str
 def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[str, dict[str, str]]:
     """Return, for each volume, the variables that its readers get. The secret matrix of the stack."""
     broker = f"redis://:{kept['REDIS_PASSWORD']}@redis:6379"
+    service = "" if given.get("WITHOUT_REDIS") else f"redis://service:{kept['SERVICE_REDIS_PASSWORD']}@redis:6379"
     return {
         "postgres": {
             "POSTGRES_PASSWORD": kept["POSTGRES_PASSWORD"],
@@ -225,8 +226,8 @@ def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[
             or f"redis://features:{kept['FEATURES_REDIS_PASSWORD']}@redis:6379/2"
         },
         "service": {
-            "SERVICE_REDIS_URL": given.get("SERVICE_REDIS_URL")
-            or ("" if given.get("WITHOUT_REDIS") else f"redis://service:{kept['SERVICE_REDIS_PASSWORD']}@redis:6379/3"),
+            "SERVICE_REDIS_URL": given.get("SERVICE_REDIS_URL") or (service and f"{service}/3"),
+            "FEATURES_REDIS_URL": given.get("FEATURES_REDIS_URL") or (service and f"{service}/2"),
             "SERVICE_API_KEY": kept["SERVICE_API_KEY"],
         },
         "mlflow": {

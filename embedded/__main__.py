@@ -28,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     demo.add_argument("--config", help="settings file instead of config/pipeline.toml")
     ui = commands.add_parser("ui", help="start the Airflow UI")
     ui.add_argument("--port", type=int, default=8080)
+    serve = commands.add_parser("serve", help="start the service with its page")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--config", help="settings file instead of config/pipeline.toml")
     commands.add_parser("stop", help="stop what runs in the embedded home")
     commands.add_parser("psql", help="open a database shell")
     validate = commands.add_parser("validate", help="check a file against the settings")
@@ -60,6 +63,10 @@ def _run(options: argparse.Namespace) -> int:
         from embedded.ui import run_ui
 
         return run_ui(options.port)
+    if options.command == "serve":
+        from embedded.serve import run_serve
+
+        return run_serve(_existing_home(), options.port, options.config)
     if options.command == "validate":
         from embedded.validate import run_validate
 

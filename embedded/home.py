@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[1]
 _DAY = 24 * 60 * 60
 MINIMUM_DISK_BYTES = 3 * 1024**3
+
+_LOCK = "lock"
+_SERVICE_LOCK = "serve.lock"
 
 # Variables of another Airflow, Spark or Python set-up would lead tasks there.
 _FOREIGN = ("AIRFLOW__", "AIRFLOW_CONFIG", "SPARK_HOME", "SPARK_CONF_DIR", "SPARK_MASTER", "PYSPARK_", "PYTHONPATH")
@@ -94,12 +97,12 @@ def prepare(home: Path) -> None:
 
 @contextmanager
 def exclusive(home: Path, command: str) -> Iterator[None]:
-    """Keep two commands from working in the same home.
+    """Keep two commands from working in the same home. The service works beside all others, but only once.
 
     Raises:
         SetupError: If another one does.
     """
-    with (home / "lock").open("a+") as lock:
+    with (home / (_SERVICE_LOCK if command == "serve" else _LOCK)).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -116,18 +119,20 @@ def exclusive(home: Path, command: str) -> Iterator[None]:
 
 
 def stop(home: Path) -> None:
-    """Interrupt the command that works in this home, wait for its end, and stop a database that was left behind."""
+    """Interrupt the commands that work in this home, wait for their end, and stop a database that was left behind."""
     from embedded.postgres import EmbeddedPostgres
 
     if not home.is_dir():
         return
-    with (home / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            os.kill(int(lock.read().partition(" ")[2]), signal.SIGINT)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as locks:
+        for name in (_SERVICE_LOCK, _LOCK):
+            lock = locks.enter_context((home / name).open("a+"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                os.kill(int(lock.read().partition(" ")[2]), signal.SIGINT)
+                fcntl.flock(lock, fcntl.LOCK_EX)
         if (home / "postgres").is_dir():
             EmbeddedPostgres(home / "postgres").stop()
 
@@ -201,8 +206,19 @@ def admin_password(home: Path) -> str:
     return str(json.loads((home / "simple_auth_manager_passwords.json.generated").read_text(encoding="utf-8"))["admin"])
 
 
-def check_port(port: int) -> None:
+def api_key(home: Path) -> Path:
+    """Return the file with the key for writing to the service; made on the first call, readable by its owner alone."""
+    file = home / "service-api-key"
+    _write_private(file, secrets.token_urlsafe(24))
+    return file
+
+
+def check_port(port: int, command: str) -> None:
     """Make sure that a server can listen on this port.
+
+    Args:
+        port: To listen on.
+        command: What the user called; it takes another `PORT`.
 
     Raises:
         SetupError: If another program listens there, or the number is no port.
@@ -214,7 +230,7 @@ def check_port(port: int) -> None:
     except (OSError, OverflowError) as error:
         raise SetupError(
             f"Port {port} cannot be used ({getattr(error, 'strerror', None) or error}): stop the program that listens"
-            f" there, or choose another port, for example `make ui PORT={port % 60000 + 1001}`."
+            f" there, or choose another port, for example `make {command} PORT={port % 60000 + 1001}`."
         ) from error
 
 

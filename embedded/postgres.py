@@ -19,6 +19,7 @@ from shortlist.errors import SetupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import TextIOWrapper
 
 MAJOR_VERSION = "18"
 DEFAULT_PORT = 54329
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 class EmbeddedPostgres:
     """One server and its data folder: reachable on 127.0.0.1 only, by password.
 
-    Works as a context manager that stops the server only if it started it.
+    Works as a context manager: the last one to leave, of all processes that use the folder, stops the server.
 
     Args:
         folder: Holds `data`, `password` (mode 0600) and `server.log`; created when missing.
@@ -56,7 +57,7 @@ class EmbeddedPostgres:
     def __init__(self, folder: Path, *, port: int = DEFAULT_PORT) -> None:
         self.folder = folder.absolute()
         self.port = port
-        self._started_here = False
+        self._use: TextIOWrapper | None = None
 
     @property
     def url(self) -> str:
@@ -70,15 +71,7 @@ class EmbeddedPostgres:
             SetupError: If there is no usable binary, disk, data folder or user to run as.
         """
         with self._exclusively():
-            running = self._running_port()
-            if running is not None:
-                self.port = running
-            else:
-                self._check_disk()
-                self._create_cluster()
-                self._launch()
-                self._started_here = True
-            self._create_database()
+            self._start()
         return self.url
 
     def stop(self) -> None:
@@ -89,7 +82,6 @@ class EmbeddedPostgres:
         """
         if (self._data / "postmaster.pid").exists() and self._run("pg_ctl", "-D", str(self._data), "status") == "":
             self._run_or_raise("pg_ctl", "-D", str(self._data), "-m", "fast", "-w", "stop")
-        self._started_here = False
 
     def shell(self, url: str) -> int:
         """Open this package's `psql` on a database, and return its exit code. No password appears in a process list."""
@@ -100,12 +92,37 @@ class EmbeddedPostgres:
         return subprocess.run([str(self._binaries / "psql")], env=os.environ | place).returncode
 
     def __enter__(self) -> Self:
-        self.start()
+        with self._exclusively():
+            self._use = (self.folder / "in-use").open("w")
+            fcntl.flock(self._use, fcntl.LOCK_SH)  # ends with the process, also when that is killed
+            try:
+                self._start()
+            except BaseException:
+                self._use.close()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._started_here:
-            self.stop()
+        assert self._use is not None
+        with self._exclusively(), self._use:
+            try:
+                fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass  # somebody else goes on with it
+            else:
+                self.stop()
+            finally:
+                fcntl.flock(self._use, fcntl.LOCK_UN)  # a forked child may have inherited it
+
+    def _start(self) -> None:
+        running = self._running_port()
+        if running is not None:
+            self.port = running
+        else:
+            self._check_disk()
+            self._create_cluster()
+            self._launch()
+        self._create_database()
 
     @property
     def _data(self) -> Path:

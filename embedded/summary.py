@@ -102,6 +102,7 @@ def show(console: Console, results: dict[str, Any]) -> None:
     where = results["where"]
     places = Table.grid(padding=(0, 2))
     for name, place in (
+        ("page", "make serve"),
         ("tables", f"{', '.join(results['published'])}: {where['tables']}"),
         ("report", where["report"]),
         ("models", f"{where['stage_one_models']}, {where['ranker']}"),

@@ -32,7 +32,7 @@ def run_ui(port: int) -> int:
     Returns:
         The exit code.
     """
-    home.check_port(port)
+    home.check_port(port, "ui")
     folder = home.home_folder()
     home.prepare(folder)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import psycopg2
 import pytest
 
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pyspark.sql import SparkSession
+
+
+# The machine is busy with other tests: how long one example takes says nothing.
+hypothesis.settings.register_profile("loaded", deadline=None)
+hypothesis.settings.load_profile("loaded")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The demo takes longest: begun first, it does not keep one core busy while the other has nothing left to do."""
+    items.sort(key=lambda item: item.path.stem != "test_demo")
 
 
 @pytest.fixture(scope="session")

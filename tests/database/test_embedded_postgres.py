@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -67,6 +68,15 @@ def test_a_running_server_is_reused_and_not_stopped_by_its_second_user(stopped: 
         with EmbeddedPostgres(stopped, port=0) as second:
             assert second.url == first.url
         assert _execute(first.url, "SELECT 1") == [(1,)]
+
+
+def test_the_last_user_stops_the_server_whoever_started_it(stopped: Path) -> None:
+    with ExitStack() as second_leaves:
+        with EmbeddedPostgres(stopped, port=0):
+            second = second_leaves.enter_context(EmbeddedPostgres(stopped, port=0))
+        assert _execute(second.url, "SELECT 1") == [(1,)]
+    with pytest.raises(psycopg2.OperationalError, match="Connection refused"):
+        psycopg2.connect(second.url)
 
 
 def test_a_taken_port_is_replaced_and_said(stopped: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -136,7 +136,14 @@ def test_the_screen_shows_progress_and_results_without_noise(demo: Demo, screen:
             ("✓", "report"),
         ]
     )
-    for text in ("NDCG@10", "ALS + CatBoost", "rejected: missing_user", "make psql", str(demo.root / "reports")):
+    for text in (
+        "NDCG@10",
+        "ALS + CatBoost",
+        "rejected: missing_user",
+        "make psql",
+        "make serve",
+        str(demo.root / "reports"),
+    ):
         assert text in screen
 
 

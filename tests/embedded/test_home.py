@@ -86,13 +86,13 @@ def test_a_taken_port_is_named_with_the_way_out() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(SetupError, match=rf"Port {port} cannot be used .*make ui PORT="):
-            home.check_port(port)
-    home.check_port(port)
+            home.check_port(port, "ui")
+    home.check_port(port, "ui")
 
 
 def test_a_number_that_is_no_port_is_refused() -> None:
     with pytest.raises(SetupError, match="Port 99999 cannot be used"):
-        home.check_port(99999)
+        home.check_port(99999, "serve")
 
 
 def test_a_second_command_in_the_same_home_is_told_who_works_there(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +16,7 @@ from redis.exceptions import NoPermissionError
 from compose import setup
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from tests.redis_server import RedisServer
 
@@ -61,10 +63,15 @@ def test_the_service_learns_a_password_of_its_own_and_its_key(tmp_path: Path) ->
 
     assert setup.secrets_of_services(kept, given={})["service"] == {
         "SERVICE_REDIS_URL": f"redis://service:{kept['SERVICE_REDIS_PASSWORD']}@redis:6379/3",
+        "FEATURES_REDIS_URL": f"redis://service:{kept['SERVICE_REDIS_PASSWORD']}@redis:6379/2",
         "SERVICE_API_KEY": kept["SERVICE_API_KEY"],
     }
     light = setup.secrets_of_services(kept, given={"WITHOUT_REDIS": "yes"})
-    assert light["service"]["SERVICE_REDIS_URL"] == ""
+    assert light["service"] == {
+        "SERVICE_REDIS_URL": "",
+        "FEATURES_REDIS_URL": "",
+        "SERVICE_API_KEY": kept["SERVICE_API_KEY"],
+    }
 
 
 def test_in_redis_the_service_reaches_recent_events_and_may_take_users_out_of_the_features(redis: RedisServer) -> None:
@@ -183,12 +190,9 @@ def test_a_user_id_that_is_none_or_roots_is_refused(value: str) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become the containers' user")
-def test_folders_become_writable_for_the_containers_user_and_keep_their_owner(tmp_path: Path) -> None:
-    folder = tmp_path / "data"
+def test_folders_become_writable_for_the_containers_user_and_keep_their_owner(passable: Path) -> None:
+    folder = passable / "data"
     (folder / "processed").mkdir(parents=True)
-    tmp_path.parent.parent.chmod(0o755)
-    for part in (tmp_path, tmp_path.parent):
-        part.chmod(0o755)
     os.chown(folder, 1234, 1234)
     folder.chmod(0o750)
 
@@ -204,6 +208,14 @@ def test_a_folder_that_stays_unwritable_is_named_with_the_command_that_mends_it(
 
     with pytest.raises(setup.SetupError, match=r"logs/ cannot be written by user 50000.*sudo chown -R 50000:0 logs"):
         setup.make_writable(tmp_path / "logs", 50000)
+
+
+@pytest.fixture
+def passable() -> Iterator[Path]:
+    """A folder that every user may pass, which pytest's own is not."""
+    with tempfile.TemporaryDirectory(prefix="shortlist-tests-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def test_no_service_gets_the_file_that_holds_all(tmp_path: Path) -> None:
