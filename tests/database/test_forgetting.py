@@ -22,7 +22,7 @@ from shortlist.stores.service_tables import ensure_service_schema
 from shortlist.weeks import week_of
 from steps import forgetting
 from steps.forgetting import forget_users
-from tests.database.conftest import WEEK_1, WEEK_2, Shop
+from tests.shop import WEEK_1, WEEK_2, Shop
 
 if TYPE_CHECKING:
     from shortlist.settings import Settings
