@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from asyncpg import PostgresError
 from fastapi import FastAPI, HTTPException
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
     from service.environment import Environment
     from shortlist.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _PAGE: Final = Path(__file__).parent / "page"
 
@@ -114,6 +118,9 @@ async def _keep_going(stand: Stand) -> None:
         except AwayError:
             await asyncio.sleep(stand.settings.service.refresh_seconds)
             await stand.lists.look()
+        except PostgresError as error:
+            logger.error("events cannot be kept, the schema service cannot be made: %s", error)
+            break
     await stand.lists.keep_fresh()
 
 

@@ -103,12 +103,18 @@ class Postgres:
 
     @asynccontextmanager
     async def connection(self, *, seconds: float | None = None) -> AsyncIterator[Any]:
-        """Lend a connection. An error of the statement itself is passed on; a server that is gone is `AwayError`."""
+        """Lend a connection. An error of the statement itself is passed on.
+
+        Raises:
+            AwayError: If the server is gone, silent or full, or nothing was ever published on it.
+        """
         if self.part.problem is not None or self._pool is None:
             raise AwayError(self.part.problem or f"{self.part.name} was not reached yet")
         try:
             async with asyncio.timeout(seconds or self._seconds), self._pool.acquire() as connection:
                 yield connection
+        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+            raise AwayError(f"there are no tables at {self.part.place} yet: the load_* DAGs make them") from None
         except (
             OSError,
             TimeoutError,

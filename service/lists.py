@@ -110,7 +110,10 @@ class Lists:
     async def keep_fresh(self) -> None:
         """Look at pointers, rules and the health of the parts again and again, until cancelled."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # whatever it is: the look that fails must not be the last one
+                logger.exception("what is served now could not be looked at; what was known stays")
             await asyncio.sleep(self._settings.refresh_seconds)
 
     async def look(self) -> None:
