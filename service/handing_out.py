@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from service.answers import Item, Popular, Recommendations, Similar
+from service.answers import Popular, Recommendations, Similar
 from service.connections import AwayError
 from service.lists import DEFAULT, ONLINE, PERSONAL, UserLists
 from shortlist.recommender.blending import Proposal, Wanted, blend
@@ -195,7 +195,8 @@ def _rest(catalogue: Catalogue) -> Iterable[Proposal]:
     return (Proposal(item_id, "catalogue") for item_id in catalogue.available())
 
 
-def _items(chosen: Sequence[Proposal], catalogue: Catalogue, similar_to: str | None = None) -> list[Item]:
+def _items(chosen: Sequence[Proposal], catalogue: Catalogue, similar_to: str | None = None) -> Any:  # noqa: ANN401
+    """Plain dictionaries: the answer makes its models of them all at once, several times as fast as one by one."""
     items = []
     for rank, (item_id, source, score, because) in enumerate(chosen, start=1):
         title, category, _ = catalogue.get(item_id)
@@ -205,8 +206,14 @@ def _items(chosen: Sequence[Proposal], catalogue: Catalogue, similar_to: str | N
         else:
             reason = reason_of(source)
         items.append(
-            Item.model_construct(
-                rank=rank, item_id=item_id, title=title, category=category, score=score, source=source, reason=reason
-            )
+            {
+                "rank": rank,
+                "item_id": item_id,
+                "title": title,
+                "category": category,
+                "score": score,
+                "source": source,
+                "reason": reason,
+            }
         )
     return items

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 
 from service import explain, feedback, looking, reports
 from service.answers import (
@@ -32,16 +32,13 @@ from service.answers import (
     problems,
 )
 from service.connections import AwayError, Postgres, RedisPart
+from service.filters import FilterReader
 from service.handing_out import Desk
 from service.lists import DEFAULT, PERSONAL, Lists
 from service.recent import RecentEvents
 from service.rules import RulesFile
 from service.watching import Watch
-from shortlist.recommender.blending import Wanted
 from shortlist.settings import Settings
-
-_MOST_CATEGORIES = 50
-_MOST_EXCLUDED = 1000
 
 
 @dataclass(frozen=True)
@@ -76,59 +73,30 @@ def routes(parts: Stand, require_key: Callable[..., Any]) -> APIRouter:
 
 
 def _add_lists(router: APIRouter, parts: Stand) -> None:
-    settings = parts.settings
     desk = parts.desk
-    k_type = Annotated[
-        int, Query(ge=1, le=settings.service.max_k, description="Length of the list; exactly so many items")
-    ]
-    categories_type = Annotated[
-        list[Id], Query(max_length=_MOST_CATEGORIES, description="Only items in one of these categories")
-    ]
-    exclude_type = Annotated[list[Id], Query(max_length=_MOST_EXCLUDED, description="Items to leave out")]
-    available_type = Annotated[bool, Query(description="Leave out what is not available")]
-    most_type = Annotated[
-        int | None, Query(ge=1, le=settings.service.max_k, description="At most so many items of one category")
-    ]
+    filters = FilterReader(parts.settings)
+    query = filters.parameters()
 
-    def wanted(
-        k: k_type = settings.publish.k,
-        category: categories_type = [],  # noqa: B006 - FastAPI copies it
-        exclude: exclude_type = [],  # noqa: B006
-        available_only: available_type = True,
-        max_per_category: most_type = None,
-    ) -> Wanted:
-        return Wanted(
-            k=k,
-            categories=frozenset(category),
-            exclude=frozenset(exclude),
-            available_only=available_only,
-            max_per_category=max_per_category,
-        )
-
-    @router.get("/v1/recommendations/{user_id:path}", tags=["lists"], responses=problems(422))
-    async def recommendations(
-        user_id: Annotated[Id, Path(examples=["14911"])], wanted: Annotated[Wanted, Depends(wanted)]
-    ) -> Recommendations:
+    @router.get("/v1/recommendations/{user_id:path}", tags=["lists"], responses=problems(422), openapi_extra=query)
+    async def recommendations(user_id: Annotated[Id, Path(examples=["14911"])], request: Request) -> Recommendations:
         """Return exactly k items for a user, known or not."""
-        answer = await desk.recommend(user_id, wanted)
+        answer = await desk.recommend(user_id, filters.wanted(request))
         if answer.stale:
             parts.watch.stale.inc()
         return answer
 
-    @router.get("/v1/items/{item_id:path}/similar", tags=["lists"], responses=problems(404, 422))
-    async def similar(
-        item_id: Annotated[Id, Path(examples=["22423"])], wanted: Annotated[Wanted, Depends(wanted)]
-    ) -> Similar:
+    @router.get("/v1/items/{item_id:path}/similar", tags=["lists"], responses=problems(404, 422), openapi_extra=query)
+    async def similar(item_id: Annotated[Id, Path(examples=["22423"])], request: Request) -> Similar:
         """Return the items most similar to one, at most as many as are kept."""
-        answer = await desk.similar(item_id, wanted)
+        answer = await desk.similar(item_id, filters.wanted(request))
         if answer is None:
             raise HTTPException(404, "There is no item with this id in what is served: GET /v1/items?q= finds items.")
         return answer
 
-    @router.get("/v1/popular", tags=["lists"], responses=problems(422))
-    async def popular(wanted: Annotated[Wanted, Depends(wanted)]) -> Popular:
+    @router.get("/v1/popular", tags=["lists"], responses=problems(422), openapi_extra=query)
+    async def popular(request: Request) -> Popular:
         """Return the items that anybody gets."""
-        return desk.popular(wanted)
+        return desk.popular(filters.wanted(request))
 
 
 def _add_search(router: APIRouter, parts: Stand) -> None:
