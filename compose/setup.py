@@ -37,8 +37,8 @@ _FEATURES_MAY = (
 
 # The service keeps the recent events of users, and takes a user who is to be forgotten out of the features.
 _SERVICE_MAY = (
-    "~recent:* -@all +ping +select +client|setname +lpush +ltrim +lrange +expire +del +unlink +scan"
-    " +multi +exec +discard (~features:* +get +exists +del +unlink)"
+    "~recent:* &recent -@all +ping +select +client|setname +lpush +ltrim +lrange +expire +del +unlink +scan"
+    " +multi +exec +discard +publish +subscribe +unsubscribe (~features:* +get +exists +del +unlink)"
 )
 
 

@@ -79,13 +79,14 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await lists.look()
-        looking = asyncio.create_task(_keep_going(stand))
+        tasks = [asyncio.create_task(_keep_going(stand)), asyncio.create_task(recents.keep_listening())]
         try:
             yield
         finally:
-            looking.cancel()
-            with suppress(asyncio.CancelledError):
-                await looking
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await redis.close()
             await features.close()
             await postgres.close()

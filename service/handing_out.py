@@ -58,16 +58,7 @@ class Desk:
         if loaded.experiment is not None and world.other_side is not None:
             variant = loaded.experiment.variant_of(user_id)
             generation_id = world.other_side[0] if variant == "B" else None
-        stale = False
-        user, events = await asyncio.gather(
-            self.lists.user(user_id, generation_id), self.recents.of(user_id), return_exceptions=True
-        )
-        if isinstance(user, BaseException):
-            _only_away(user)
-            user, stale = _NOBODY, True
-        if isinstance(events, BaseException):
-            _only_away(events)
-            events, stale = [], True
+        user, events, stale = await self._known_of(user_id, generation_id)
         recent: list[Sequence[Proposal]] = []
         if events:
             try:
@@ -98,6 +89,24 @@ class Desk:
             time=datetime.now(UTC),
             items=_items(chosen, world.catalogue),
         )
+
+    async def _known_of(self, user_id: str, generation_id: int | None) -> tuple[UserLists, tuple[Recent, ...], bool]:
+        """List and events of a user, and whether one of them could not be had."""
+        user = self.lists.remembered(user_id, generation_id)
+        events = self.recents.remembered(user_id)
+        if user is not None and events is not None:
+            return user, events, False
+        read, told = await asyncio.gather(
+            self.lists.user(user_id, generation_id), self.recents.of(user_id), return_exceptions=True
+        )
+        stale = False
+        if isinstance(read, BaseException):
+            _only_away(read)
+            read, stale = _NOBODY, True
+        if isinstance(told, BaseException):
+            _only_away(told)
+            told, stale = (), True
+        return read, told, stale
 
     async def similar(self, item_id: str, wanted: Wanted) -> Similar | None:
         """Return items similar to one; None if there is no such item."""

@@ -160,6 +160,14 @@ class Lists:
         rows = await self._postgres.rows(reading.IS_KEPT, experiment.generation)
         return (experiment.generation, rows[0][0]) if rows else None
 
+    def remembered(self, user_id: str, generation_id: int | None) -> UserLists | None:
+        """Return list and history of a user, if PostgreSQL need not be asked for them."""
+        key = (user_id, generation_id)
+        lists = self._users.get(key)
+        if lists is not None:
+            self._users.move_to_end(key)
+        return lists
+
     async def user(self, user_id: str, generation_id: int | None = None) -> UserLists:
         """Return list and history of a user.
 
@@ -170,11 +178,10 @@ class Lists:
         Raises:
             AwayError: If PostgreSQL is away and the user is not remembered.
         """
-        key = (user_id, generation_id)
-        remembered = self._users.get(key)
+        remembered = self.remembered(user_id, generation_id)
         if remembered is not None:
-            self._users.move_to_end(key)
             return remembered
+        key = (user_id, generation_id)
         world = self.world
         rows = await self._postgres.rows(reading.USER_LISTS, user_id, generation_id)
         number, item_ids, scores, sources, seen = rows[0]

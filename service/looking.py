@@ -85,7 +85,7 @@ async def user(postgres: Postgres, lists: Lists, recents: RecentEvents, user_id:
     try:
         events = await recents.of(user_id)
     except AwayError:
-        events = []
+        events = ()
     catalogue = lists.world.catalogue
     return User(
         user_id=user_id,

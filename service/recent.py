@@ -1,10 +1,21 @@
-"""Recent events of a user in Redis: a list of the newest, which expires when nothing comes any more."""
+"""Recent events of a user in Redis: a list of the newest, which expires when nothing comes any more.
+
+What was read is remembered until somebody writes: every write is announced on a channel that every process of the
+service listens to. While a process cannot listen, it asks Redis each time.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import OrderedDict
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from redis.exceptions import RedisError
+
+from service.connections import AwayError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,11 +24,13 @@ if TYPE_CHECKING:
     from service.connections import RedisPart
     from shortlist.settings import ServiceSettings
 
+CHANNEL: Final = "recent"
+
 # What a user has only been shown says nothing of his taste.
 _TOLD: Final = ("interaction", "click")
 
 _WRITE_SECONDS: Final = 2.0
-_KEYS_A_SCAN: Final = 1000
+_LISTEN_SECONDS: Final = 5.0
 
 
 class Recent(NamedTuple):
@@ -34,23 +47,39 @@ class RecentEvents:
     def __init__(self, redis: RedisPart, settings: ServiceSettings) -> None:
         self._redis = redis
         self._settings = settings
+        self._remembered: OrderedDict[str, tuple[Recent, ...]] = OrderedDict()
+        self._listens = False
+        self._changes = 0
 
-    async def of(self, user_id: str) -> list[Recent]:
+    def remembered(self, user_id: str) -> tuple[Recent, ...] | None:
+        """Return the events of a user that still count, newest first, if Redis need not be asked for them."""
+        if not self._redis.is_configured:
+            return ()
+        if self._redis.part.problem is not None:
+            return None
+        events = self._remembered.get(user_id)
+        return self._young(events) if events else events
+
+    async def of(self, user_id: str) -> tuple[Recent, ...]:
         """Return the events of a user that still count, newest first; none where no Redis is configured.
 
         Raises:
             AwayError: If Redis is away.
         """
+        events = self.remembered(user_id)
         client = self._redis.client
-        if client is None:
-            return []
+        if events is not None or client is None:
+            return events or ()
+        changes = self._changes
         kept = await self._redis.ask(client.lrange(_key(user_id), 0, self._settings.recent - 1))
-        if not kept:
-            return []
-        oldest = datetime.now(UTC) - timedelta(days=self._settings.recent_days)
-        events = [Recent(item_id, datetime.fromisoformat(time), kind) for item_id, time, kind in map(json.loads, kept)]
-        events.sort(key=lambda event: event.time, reverse=True)
-        return [event for event in events if event.time >= oldest]
+        read = [Recent(item_id, datetime.fromisoformat(time), kind) for item_id, time, kind in map(json.loads, kept)]
+        events = tuple(sorted(read, key=lambda event: event.time, reverse=True))
+        # Something that was written meanwhile may have been this user's.
+        if self._listens and changes == self._changes:
+            self._remembered[user_id] = events
+            if len(self._remembered) > self._settings.users_in_memory:
+                self._remembered.popitem(last=False)
+        return self._young(events)
 
     async def add(self, events: Sequence[Event], now: datetime) -> None:
         """Keep events that tell of a taste.
@@ -69,7 +98,15 @@ class RecentEvents:
             pipeline.lpush(key, value)
             pipeline.ltrim(key, 0, self._settings.recent - 1)
             pipeline.expire(key, self._settings.recent_days * 86_400)
-        await self._redis.ask(pipeline.execute(), seconds=_WRITE_SECONDS)
+        users = {event.user_id for event in told}
+        for user_id in users:
+            pipeline.publish(CHANNEL, user_id)
+        try:
+            await self._redis.ask(pipeline.execute(), seconds=_WRITE_SECONDS)
+        finally:
+            # The announcement comes back a moment later; who has written sees it at once.
+            for user_id in users:
+                self._changed(user_id)
 
     async def forget(self, user_id: str) -> int:
         """Remove the events of a user.
@@ -83,7 +120,47 @@ class RecentEvents:
         client = self._redis.client
         if client is None:
             return 0
-        return int(await self._redis.ask(client.unlink(_key(user_id)), seconds=_WRITE_SECONDS))
+        pipeline = client.pipeline(transaction=False)
+        pipeline.unlink(_key(user_id))
+        pipeline.publish(CHANNEL, user_id)
+        removed, _ = await self._redis.ask(pipeline.execute(), seconds=_WRITE_SECONDS)
+        self._changed(user_id)
+        return int(removed)
+
+    async def keep_listening(self) -> None:
+        """Take in what other processes announce, until cancelled; does nothing where no Redis is configured."""
+        while self._redis.client is not None:
+            try:
+                with suppress(OSError, RedisError, AwayError):
+                    await self._listen()
+            finally:
+                self._listens = False
+                self._changes += 1
+                self._remembered.clear()
+            await asyncio.sleep(self._settings.refresh_seconds)
+
+    async def _listen(self) -> None:
+        assert self._redis.client is not None
+        async with self._redis.client.pubsub() as channel:
+            await channel.subscribe(CHANNEL)
+            while True:
+                message = await channel.get_message(timeout=_LISTEN_SECONDS)
+                if message is None:
+                    continue
+                if message["type"] == "subscribe":
+                    self._listens = True
+                elif message["type"] == "message":
+                    self._changed(message["data"])
+
+    def _changed(self, user_id: str) -> None:
+        self._changes += 1
+        self._remembered.pop(user_id, None)
+
+    def _young(self, events: tuple[Recent, ...]) -> tuple[Recent, ...]:
+        if not events:
+            return events
+        oldest = datetime.now(UTC) - timedelta(days=self._settings.recent_days)
+        return tuple(event for event in events if event.time >= oldest)
 
 
 def _key(user_id: str) -> str:

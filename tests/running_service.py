@@ -12,13 +12,24 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PROJECT = Path(__file__).resolve().parents[1]
 KEY = "key-of-the-tests"
 
 _START_SECONDS = 30
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    """Ask again and again, for so long."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 class RunningService:

@@ -23,6 +23,8 @@ popular = 3
 [service]
 writes_a_minute = 6000
 refresh_seconds = 0.2
+database_seconds = 5.0
+redis_seconds = 5.0
 """
 
 ITEMS = """

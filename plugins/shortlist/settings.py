@@ -298,7 +298,7 @@ class ServiceSettings:
     events: int = Field(default=1000, ge=1, le=10_000)
     writes_a_minute: int = Field(default=600, ge=1)
     database_seconds: float = Field(default=0.5, gt=0, le=10)
-    redis_seconds: float = Field(default=0.1, gt=0, le=10)
+    redis_seconds: float = Field(default=0.25, gt=0, le=10)
     refresh_seconds: float = Field(default=1.0, gt=0, le=60)
     users_in_memory: int = Field(default=10_000, ge=0)
     body_bytes: int = Field(default=1_000_000, ge=1000)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from shortlist.stores.database import ensure_schema
-from tests.running_service import RunningService
+from tests.running_service import RunningService, wait_until
 from tests.shop import Shop
 from tests.shop_for_service import SETTINGS, publish_all, publish_personal
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shortlist.stores.database import Database
+    from tests.redis_server import RedisServer
 
 
 def test_a_known_user_gets_the_served_list_with_titles_sources_and_reasons(service: RunningService) -> None:
@@ -85,6 +86,24 @@ def test_recent_events_move_what_is_similar_to_the_front(service: RunningService
         ("pot", "recent", "Because of Green tea, a moment ago"),
         ("mug", "default", "Popular with everybody"),
     ]
+
+
+def test_an_event_taken_in_by_one_process_shows_in_the_answers_of_another(
+    shop: Shop, redis: RedisServer, service: RunningService
+) -> None:
+    folder = shop.folder / "other"
+    folder.mkdir()
+    with RunningService(
+        folder, database_url=shop.database.url, redis_url=redis.service_url, settings=SETTINGS
+    ) as other:
+        assert other.recommended("eve") == other.recommended("eve") == ["mug", "tea", "pot"]
+        service.call("POST", "/v1/events", {"events": [{"user_id": "eve", "item_id": "tea"}]})
+        wait_until(lambda: other.recommended("eve") == ["pin", "pot", "mug"])
+        redis.restart()
+        for one in (service, other):
+            wait_until(lambda one=one: not one.get("/v1/recommendations/bob")["stale"])
+        service.call("POST", "/v1/events", {"events": [{"user_id": "eve", "item_id": "pot"}]})
+        wait_until(lambda: other.recommended("eve") == ["mug", "pin", "hat"])
 
 
 def test_a_new_generation_and_its_rollback_show_within_a_refresh(shop: Shop, service: RunningService) -> None:
