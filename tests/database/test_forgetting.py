@@ -21,10 +21,14 @@ from shortlist.stores.datasets import PERSONAL_RECS
 from shortlist.stores.service_tables import ensure_service_schema
 from shortlist.weeks import week_of
 from steps import forgetting
+from steps.etl import run_etl
 from steps.forgetting import forget_users
+from tests.etl_runs import AS_OF, HEADER, accepted_rows, good_lines, settings_for
 from tests.shop import WEEK_1, WEEK_2, Shop
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from shortlist.settings import Settings
     from shortlist.stores.database import Database
 
@@ -479,3 +483,21 @@ def test_the_bundled_sample_is_public_and_stays(served: Shop) -> None:
 
     assert (result["rows"], result["left"]) == (0, 0)
     assert (sample.stat().st_ino, sample.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_what_spark_wrote_spark_reads_afterwards(served: Shop, spark: SparkSession) -> None:
+    # Beside each of its files lies a checksum, and its times are of a type that others no longer write.
+    settings = settings_for(served.folder, served.folder / "data/raw")
+    write(served.folder / "data/raw/sales.csv", HEADER + good_lines("anna", days=20) + good_lines("bert", days=20))
+    run_etl(spark, settings=settings, as_of=AS_OF)
+    before = accepted_rows(spark, settings)
+    forget(served.database, "anna1")
+
+    forget_users(settings=settings)
+
+    after = accepted_rows(spark, settings)
+    assert after == [row for row in before if row[0] != "anna1"] != before
+    times = spark.read.parquet(settings.paths.train, settings.paths.test).select("time")
+    assert dict(times.dtypes) == {"time": "timestamp"}
+    assert {row[0].hour for row in times.collect()} == {12}
+    assert run_etl(spark, settings=settings, as_of=AS_OF)["accepted"] == len(after)
