@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shortlist.columns import CATEGORY, ITEM, ITEM_INDEX, REASON, TIME, USER, USER_INDEX
 from shortlist.errors import FeatureStoreError
 from shortlist.recommender import feature_rows, features, indexing, interactions
-from shortlist.stores import feature_store, readers
+from shortlist.stores import feature_store, forgotten, readers
 from steps import etl
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def process_and_save_features(
 
     The input is read once and validated as `spark_etl` does. With `save_to_db` the features are written to Redis by
     Spark's tasks as a new version, which readers see when it is complete; else some of them are shown in the log.
+    Users who are forgotten (where `$RECS_DATABASE_URL` tells) get no features.
 
     Args:
         spark: Session owned by the caller; may be a Spark Connect one.
@@ -65,7 +66,10 @@ def process_and_save_features(
         EmptyInteractionsError: If nothing is left.
         FeatureMemoryError: If the features would not fit into Redis.
         FeatureStoreError: If Redis is not usable, or loses what is written.
+        DatabaseUnavailableError: If there is a database, and it cannot be asked who is forgotten.
     """
+    from pyspark.sql import functions as F
+
     settings = replace(settings, input=replace(settings.input, path=input_path))
     store = feature_store.store_from_env() if save_to_db else None
     found = readers.list_files(input_path)
@@ -78,6 +82,7 @@ def process_and_save_features(
         item_rows = _cached(feature_rows.item_profiles(indexed, items, moment, settings), caches)
         user_rows = _cached(feature_rows.user_profiles(indexed, users, item_rows, moment, settings), caches)
         item_rows = item_rows.drop(ITEM_INDEX, CATEGORY)
+        user_rows = user_rows.where(~F.col(USER).isin(*forgotten.forgotten_users_from_env()))
         report |= {"users": user_rows.count(), "items": item_rows.count()}
         readers.check_unchanged(input_path, found)
         if store:
@@ -134,6 +139,8 @@ def _save(
         written = feature_store.write(table, attempt, kind, batch_size=settings.features.batch_size)
         if written != counts[kind]:
             raise FeatureStoreError(f"{written:,} of {counts[kind]:,} {kind}s were written: run the task again")
+    # Whom the service forgets from here on, it removes from this version, too.
+    store.remove_users(attempt, forgotten.forgotten_users_from_env())
     about = {"as_of": report["features_as_of"], "users": report["users"], "items": report["items"]}
     store.publish(attempt, about)
     logger.info("the features %s are served", version)

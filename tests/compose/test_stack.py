@@ -66,7 +66,14 @@ def test_every_service_is_healthy_and_the_others_have_ended_well(containers: dic
 
 def test_the_dags_are_there_and_switched_on(airflow: Airflow) -> None:
     paused = {found["dag_id"]: found["is_paused"] for found in airflow.get("dags")["dags"]}
-    others = ("etl_train_test_pipeline", "drift_detection_retrain_pipeline", "feature_engineering", "tune")
+    others = (
+        "drift_detection_retrain_pipeline",
+        "etl_train_test_pipeline",
+        "export_feedback",
+        "feature_engineering",
+        "forget_users",
+        "tune",
+    )
     assert paused == dict.fromkeys([*WEEKLY, *others], False)
     assert airflow.get("importErrors")["total_entries"] == 0
 

@@ -23,11 +23,14 @@ from shortlist.settings import (
     StreamingColumnSettings,
     StreamingSettings,
 )
-from shortlist.stores import readers
+from shortlist.stores import files, readers
 from shortlist.stores.service_tables import ensure_service_schema
 from steps.feedback import export_feedback
+from steps.streaming import process_streaming_data
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from shortlist.stores.database import Database
 
 MORNING = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
@@ -298,3 +301,23 @@ def test_settings_that_cannot_hold_events_are_named_before_anything_is_marked(
     with service.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM service.events WHERE exported_in IS NULL")
         assert cursor.fetchone() == (1,)
+
+
+@pytest.mark.parametrize("streaming", [{}, {"format": "csv"}, {"format": "jsonl"}], ids=["auto", "csv", "jsonl"])
+def test_the_drift_dag_reads_back_what_was_posted(
+    service: Database, tmp_path: Path, spark: SparkSession, streaming: dict[str, Any]
+) -> None:
+    add(service, ("007", "1e3", MORNING, 0.1), ("anna", "a,b", NOON, 6.0))
+    columns = StreamingColumnSettings(event="action", title="name")
+    settings = replace(
+        settings_for(tmp_path, columns=columns, **streaming),
+        interactions=InteractionSettings(event_weights={"buy": 3.0}),
+    )
+    export_feedback(settings=settings, batch="monday")
+
+    batch = process_streaming_data(spark, settings=settings, batch="drift", as_of="2026-11-21T00:00:00+00:00")
+
+    rows = pq.read_table(f"{batch}/train").to_pylist() + pq.read_table(f"{batch}/test").to_pylist()
+    found = sorted((row["user_id"], row["item_id"], row["time"].replace(tzinfo=UTC), row["weight"]) for row in rows)
+    assert found == [("007", "1e3", MORNING, pytest.approx(0.1)), ("anna", "a,b", NOON, pytest.approx(6.0))]
+    assert files.read_json(f"{batch}/batch.json")["rejected"] == {}

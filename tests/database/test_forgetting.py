@@ -16,17 +16,23 @@ import pytest
 
 from shortlist.errors import InputError, NothingToDoError
 from shortlist.settings import ColumnSettings, InputSettings, StreamingSettings
-from shortlist.stores import forgotten, generations, hand_over_files
+from shortlist.stores import feature_store, forgotten, generations, hand_over_files
 from shortlist.stores.datasets import PERSONAL_RECS
 from shortlist.stores.service_tables import ensure_service_schema
 from shortlist.weeks import week_of
 from steps import forgetting
+from steps.etl import run_etl
+from steps.features import process_and_save_features
 from steps.forgetting import forget_users
+from tests.etl_runs import AS_OF, HEADER, accepted_rows, good_lines, settings_for
 from tests.shop import WEEK_1, WEEK_2, Shop
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from shortlist.settings import Settings
     from shortlist.stores.database import Database
+    from tests.redis_server import RedisServer
 
 ITEMS = "item_id,available\na,true\nb,true\nc,true"
 HISTORY = "user_id,item_id,time,weight\nanna,a,2026-11-01,1\nbert,b,2026-11-01,1\nanna,b,2026-11-02,1"
@@ -46,9 +52,9 @@ def served(shop: Shop) -> Shop:
 
 def forget(database: Database, *users: str) -> dict[str, int]:
     """As the service does it."""
+    removed: dict[str, int] = {}
     with database.cursor() as cursor:
         cursor.execute(forgotten.LOCK)
-        removed = {}
         for user in users:
             cursor.execute(forgotten.remember("%s"), [user])
             for table, statement in forgotten.removals("%s").items():
@@ -438,7 +444,7 @@ def test_a_file_that_cannot_be_looked_into_is_named_and_nobody_counts_as_done(
 
 
 def test_a_user_stays_in_the_table_of_a_version_until_the_factors_can_be_taken_out(served: Shop) -> None:
-    table = {"user_id": ["anna", "bert"], "user_index": [0, 1]}
+    table: dict[str, list[Any]] = {"user_id": ["anna", "bert"], "user_index": [0, 1]}
     users = write(served.folder / "models/artifacts/version_1/users/part-0.parquet", table)
     factors = write(served.folder / "models/artifacts/version_1/all/user_factors/part-0.parquet", "PAR1 no more")
     forget(served.database, "anna")
@@ -479,3 +485,47 @@ def test_the_bundled_sample_is_public_and_stays(served: Shop) -> None:
 
     assert (result["rows"], result["left"]) == (0, 0)
     assert (sample.stat().st_ino, sample.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_what_spark_wrote_spark_reads_afterwards(served: Shop, spark: SparkSession) -> None:
+    # Beside each of its files lies a checksum, and its times are of a type that others no longer write.
+    settings = settings_for(served.folder, served.folder / "data/raw")
+    write(served.folder / "data/raw/sales.csv", HEADER + good_lines("anna", days=20) + good_lines("bert", days=20))
+    run_etl(spark, settings=settings, as_of=AS_OF)
+    before = accepted_rows(spark, settings)
+    forget(served.database, "anna1")
+
+    forget_users(settings=settings)
+
+    after = accepted_rows(spark, settings)
+    assert after == [row for row in before if row[0] != "anna1"] != before
+    times = spark.read.parquet(settings.paths.train, settings.paths.test).select("time")
+    assert dict(times.dtypes) == {"time": "timestamp"}
+    assert {row[0].hour for row in times.collect()} == {12}
+    assert run_etl(spark, settings=settings, as_of=AS_OF)["accepted"] == len(after)
+
+
+@pytest.mark.parametrize("asks", ["before the run", "while it writes"])
+def test_features_of_the_user_are_not_written_again(
+    served: Shop, spark: SparkSession, spark_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    file = write(served.folder / "sales.csv", HEADER + good_lines("anna") + good_lines("bert"))
+    settings = settings_for(served.folder, file)
+    write_features = feature_store.write
+
+    def forget_and_write(*args: Any, **kwargs: Any) -> int:
+        written = write_features(*args, **kwargs)
+        forget(served.database, "anna1")
+        return written
+
+    if asks == "before the run":
+        forget(served.database, "anna1")
+    else:
+        monkeypatch.setattr(feature_store, "write", forget_and_write)
+
+    process_and_save_features(
+        spark, settings=settings, as_of=AS_OF, input_path=str(file), save_to_db=True, version="v1"
+    )
+
+    keys = {key.rsplit(":", 1)[-1] for key in spark_redis.admin.keys("features:v1:user:*")}
+    assert keys == {"anna0", "anna2", "bert0", "bert1", "bert2"}

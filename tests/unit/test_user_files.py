@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -258,14 +259,14 @@ def test_the_rights_of_the_file_stay(tmp_path: Path) -> None:
 def test_a_file_that_grows_meanwhile_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "f.csv"
     file.write_bytes(b"user,item\nanna,a\n")
-    copymode = user_files.shutil.copymode
+    copymode = shutil.copymode
 
     def grow(old: str, new: str) -> None:
         with file.open("ab") as delivery:
             delivery.write(b"bert,b\n")
         copymode(old, new)
 
-    monkeypatch.setattr(user_files.shutil, "copymode", grow)
+    monkeypatch.setattr(shutil, "copymode", grow)
 
     with pytest.raises(UserFileError, match="changed while it was rewritten"):
         take_out(file)
@@ -285,7 +286,7 @@ def test_a_file_that_grows_meanwhile_is_left_as_it_is(tmp_path: Path, monkeypatc
     ],
 )
 def test_what_cannot_be_rewritten_is_named_and_stays(
-    tmp_path: Path, name: str, content: bytes, source: dict[str, str], reason: str
+    tmp_path: Path, name: str, content: bytes, source: dict[str, Any], reason: str
 ) -> None:
     file = tmp_path / name
     file.write_bytes(content)

@@ -142,6 +142,13 @@ class FeatureStore:
             pipeline.execute()
         return rows.num_rows
 
+    def remove_users(self, attempt: Attempt, users: Iterable[str]) -> None:
+        """Remove some users from a version that is being written, if they are in it."""
+        keys = [_key(attempt.version, "user", user) for user in users]
+        if keys:
+            with self._named_errors():
+                self._client.unlink(*keys)
+
     def bytes_each(self, attempt: Attempt, kind: Kind, sample: pa.RecordBatch) -> float:
         """Write a sample and return how much memory Redis needs for one of its rows, on average.
 

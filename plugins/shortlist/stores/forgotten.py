@@ -7,9 +7,11 @@ keeps the two apart, so that no user slips through between them. The files follo
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from shortlist.columns import USER
+from shortlist.stores.database import URL_VARIABLE, database_from_env
 from shortlist.stores.datasets import DATASETS
 
 if TYPE_CHECKING:
@@ -74,6 +76,15 @@ def forgotten_users(database: Database, *, files_pending: bool = False) -> froze
             return frozenset()
         cursor.execute("SELECT user_id FROM service.forgotten WHERE files_done_at IS NULL OR NOT %s", [files_pending])
         return frozenset(user for (user,) in cursor.fetchall())
+
+
+def forgotten_users_from_env() -> frozenset[str]:
+    """Return who is forgotten in the database of the environment; nobody where there is none.
+
+    Raises:
+        DatabaseUnavailableError: If there is one, and it cannot be asked.
+    """
+    return forgotten_users(database_from_env()) if os.environ.get(URL_VARIABLE) else frozenset()
 
 
 def mark_files_done(database: Database, users: Iterable[str]) -> None:

@@ -324,7 +324,8 @@ def _replace(path: str, write: Callable[[Any], None], *, compression: str | None
     """Put a new file in the place of `path`, unless that has changed meanwhile."""
     from pyarrow import fs
 
-    hidden, (folder, _, name) = files.hidden_name(path), path.rpartition("/")
+    # Not the name under which the file itself was written: that one may still mean something to its writer.
+    hidden, (folder, _, name) = files.hidden_name(f"{path}.kept"), path.rpartition("/")
     (filesystem, old), (_, new) = files.resolve(path), files.resolve(hidden)
     before = _state(filesystem, old)
     try:
