@@ -84,9 +84,9 @@ class Postgres:
                     command_timeout=SLOW_SECONDS,
                     server_settings={"application_name": "shortlist-service", "jit": "off"},
                 )
-                async with asyncio.timeout(self._seconds * 4):
-                    self._pool = await pool
-            async with asyncio.timeout(self._seconds), _lent(self._pool) as connection:
+                self._pool = await pool
+            # Nobody waits for a probe, and it may have to log in first.
+            async with asyncio.timeout(self._seconds * 4), _lent(self._pool) as connection:
                 await connection.execute("SELECT")
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
             raise self.part.failed(error) from None
