@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
@@ -13,6 +13,9 @@ _LONGEST_ID = 600
 
 Variant = Literal["A", "B"]
 
+
+# Python counts no years before 1: near them, a time cannot be turned into UTC.
+_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 
 # PostgreSQL takes no NUL, and no id of a shop has control characters.
 Id = Annotated[str, Field(min_length=1, max_length=_LONGEST_ID, pattern=r"^[^\x00-\x1f]+$")]
@@ -196,7 +199,7 @@ class Event(BaseModel):
     user_id: Id
     item_id: Id
     kind: Literal["interaction", "click", "impression"] = "interaction"
-    time: AwareDatetime | None = Field(default=None, description="Of the event; now if left out")
+    time: AwareDatetime | None = Field(default=None, ge=_EARLIEST, description="Of the event; now if left out")
     weight: float = Field(default=1.0, ge=-1e6, le=1e6, allow_inf_nan=False)
     generation: int | None = Field(default=None, ge=1, le=2**31 - 1)
     key: Id | None = None

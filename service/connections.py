@@ -77,15 +77,16 @@ class Postgres:
             if self._pool is None:
                 pool = asyncpg.create_pool(
                     self._url,
-                    min_size=1,
+                    # None is opened in the background: asyncpg would log a traceback whenever it fails.
+                    min_size=0,
                     max_size=_POOL,
                     timeout=self._seconds * 4,
                     command_timeout=SLOW_SECONDS,
                     server_settings={"application_name": "shortlist-service", "jit": "off"},
                 )
-                async with asyncio.timeout(self._seconds * 4):
-                    self._pool = await pool
-            async with asyncio.timeout(self._seconds), self._pool.acquire() as connection:
+                self._pool = await pool
+            # Nobody waits for a probe, and it may have to log in first.
+            async with asyncio.timeout(self._seconds * 4), _lent(self._pool) as connection:
                 await connection.execute("SELECT")
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
             raise self.part.failed(error) from None
@@ -111,7 +112,7 @@ class Postgres:
         if self.part.problem is not None or self._pool is None:
             raise AwayError(self.part.problem or f"{self.part.name} was not reached yet")
         try:
-            async with asyncio.timeout(seconds or self._seconds), self._pool.acquire() as connection:
+            async with asyncio.timeout(seconds or self._seconds), _lent(self._pool) as connection:
                 yield connection
         except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
             raise AwayError(f"there are no tables at {self.part.place} yet: the load_* DAGs make them") from None
@@ -189,6 +190,19 @@ class RedisPart:
         if self.client is not None:
             await self.client.aclose()
             await self.client.connection_pool.disconnect()
+
+
+@asynccontextmanager
+async def _lent(pool: asyncpg.Pool) -> AsyncIterator[Any]:
+    connection = await pool.acquire()
+    try:
+        yield connection
+    except asyncio.CancelledError:
+        # The time is up. asyncpg would wait for PostgreSQL to confirm that it stops, which one that hangs never does.
+        connection.terminate()
+        raise
+    finally:
+        await pool.release(connection)
 
 
 def _place(url: str) -> str:

@@ -189,7 +189,8 @@ class Lists:
         lists = UserLists(number, personal, tuple(seen or ()), known=item_ids is not None or seen is not None)
         pointer = world.pointer(PERSONAL)
         # What was published since the last look is right, but the pointer would not throw it away in time.
-        if world is self.world and (generation_id or (pointer and pointer.generation_id)) == number:
+        unchanged = all(world.pointer(name) == self.world.pointer(name) for name in (PERSONAL, HISTORY))
+        if unchanged and (generation_id or (pointer and pointer.generation_id)) == number:
             self._users[key] = lists
             if len(self._users) > self._settings.users_in_memory:
                 self._users.popitem(last=False)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 _SHOWN: Final = 100
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 _TYPES: Final = {".html": "text/html; charset=utf-8", ".png": "image/png", ".json": "application/json"}
 
 # A report is a document of its own: it runs nothing, loads nothing and cannot touch the page that links it.

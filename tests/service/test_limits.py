@@ -69,7 +69,7 @@ def test_bodies_that_are_arriving_share_a_bounded_memory(monkeypatch: pytest.Mon
         return await answers(limited, scope(), receive)
 
     async def whole() -> list[int]:
-        parts = [body(1000)]
+        parts = [body(1000), body(0, more=True)]
 
         async def receive() -> Message:
             return parts.pop()
