@@ -101,7 +101,7 @@ export function decimal(number, digits = 3) {
     return NOTHING;
   }
   const small = number !== 0 && Math.abs(number) < 10 ** -digits;
-  return small ? number.toExponential(1) : number.toFixed(digits);
+  return (small ? number.toExponential(1) : number.toFixed(digits)).replace("-", "−");
 }
 
 // A feature's value: whole numbers stay whole, anything else gets three digits that count.
