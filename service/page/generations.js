@@ -35,10 +35,8 @@ function drawDatasets({datasets}) {
   if (datasets.length === 0) {
     return nothing("Nothing is published yet. Run the loading DAGs, or make demo.");
   }
-  // The one that people see comes first.
-  return [...datasets]
-    .sort((one, other) => (other.dataset === "personal_recs") - (one.dataset === "personal_recs"))
-    .map(drawDataset);
+  // What people see comes first, what only the ranker reads comes last.
+  return inOrder(datasets, DATASETS, ({dataset}) => dataset).map(drawDataset);
 }
 
 function drawDataset({dataset, served, generations}) {
@@ -64,8 +62,7 @@ function drawDataset({dataset, served, generations}) {
 }
 
 function qualityPlot(generations) {
-  const models = [...new Set(generations.flatMap((generation) => Object.keys(generation.metrics)))];
-  models.sort((one, other) => order(one) - order(other));
+  const models = modelsOf(generations);
   const series = models.map((model) => ({
     name: named(MODELS, model),
     kind: model,
@@ -106,9 +103,16 @@ function clicksPlot(generations) {
 }
 
 // As in the reports: the best model first, the simplest last.
-function order(model) {
-  const place = Object.keys(MODELS).indexOf(model);
-  return place < 0 ? MODELS.length : place;
+function modelsOf(generations) {
+  const models = new Set(generations.flatMap((generation) => Object.keys(generation.metrics ?? {})));
+  return inOrder([...models], MODELS, (model) => model);
+}
+
+// Sorted as the entries of `names` are; what has no entry comes last.
+function inOrder(things, names, keyOf) {
+  const keys = Object.keys(names);
+  const place = (thing) => (keys.includes(keyOf(thing)) ? keys.indexOf(keyOf(thing)) : keys.length);
+  return [...things].sort((one, other) => place(one) - place(other));
 }
 
 function withInterval({mean, low, high}) {
@@ -135,8 +139,7 @@ function newest(dataset, served, generations) {
 }
 
 function generationTable(dataset, served, generations) {
-  const models = [...new Set(generations.flatMap((generation) => Object.keys(generation.metrics ?? {})))];
-  models.sort((one, other) => order(one) - order(other));
+  const models = modelsOf(generations);
   const online = generations.some((generation) => generation.online);
   return table(
     `Generations of ${named(DATASETS, dataset)}`,
@@ -148,7 +151,7 @@ function generationTable(dataset, served, generations) {
       ...models.map((model) => [named(MODELS, model), "number"]),
       ...(online ? [["Clicks", "number"]] : []),
       ["Published", ""],
-      ["Model", ""],
+      ["Model or run", ""],
     ],
     generations.map((generation) => [
       whole(generation.generation_id),
@@ -176,8 +179,8 @@ function withSmall(number, interval) {
 }
 
 // "of the candidates + of the ranker", one below the other.
-function versions({model_version: made, run_key: run}) {
-  return (made ?? run).split("+").map((version, index) => [index > 0 && element("br"), version]);
+function versions({model_version: model, run_key: run}) {
+  return model ? model.split("+").map((version, index) => [index > 0 && element("br"), version]) : run;
 }
 
 function status(generation, served) {

@@ -35,7 +35,7 @@ export function healthPage(_, signal) {
 
 function summary(parts) {
   const broken = parts.filter((part) => !part.ok).length;
-  return element("p", {class: "lead"}, broken === 0 ? "Everything works." : `${broken} of ${parts.length} parts need a look.`);
+  return element("p", {class: "lead"}, broken === 0 ? "Everything works." : `${broken} of ${parts.length} parts ${broken === 1 ? "needs" : "need"} a look.`);
 }
 
 export function partList(parts) {

@@ -1,5 +1,6 @@
 // One part of the page that asks the service: it shows that it waits, what came, or what went wrong.
 
+import {ServiceError} from "./api.js";
 import {element} from "./dom.js";
 
 const PATIENCE = 300; // milliseconds: an answer that comes sooner needs no "Loading", which would only flicker
@@ -31,18 +32,14 @@ export async function load(body, {ask, draw, signal}) {
     if (signal.aborted) {
       return;
     }
-    console.warn(error); // for who develops the page; people get the words below
     const again = () => {
       body.replaceChildren(loading());
       load(body, {ask, draw, signal});
     };
     // What is not there will not be there the next time, either.
-    shown = [failure(error.message, error.status === 404 ? null : again)];
+    shown = [failure(wordsOf(error), error.status === 404 ? null : again)];
   } finally {
     clearTimeout(waiting);
-  }
-  if (signal.aborted) {
-    return;
   }
   body.removeAttribute("aria-busy");
   body.replaceChildren(...shown);
@@ -51,6 +48,15 @@ export async function load(body, {ask, draw, signal}) {
 export function loading() {
   const lines = [0, 1, 2].map(() => element("span", {class: "bone"}));
   return element("div", {class: "loading", role: "status"}, element("span", {class: "loading-word"}, "Loading…"), lines);
+}
+
+// Anything but a ServiceError is a mistake in this page: the console has it, for who repairs it.
+export function wordsOf(error) {
+  if (error instanceof ServiceError) {
+    return error.message;
+  }
+  console.error(error);
+  return "This page made a mistake and cannot show the answer. The console of the browser has the details.";
 }
 
 export function failure(words, again) {

@@ -130,7 +130,7 @@ export function bars(rows) {
           height: "60%",
         }),
       );
-      const amount = `${row.amount < 0 ? "−" : "+"}${decimal(Math.abs(row.amount))}`;
+      const amount = `${row.amount < 0 ? "" : "+"}${decimal(row.amount)}`;
       return element(
         "li",
         {},

@@ -3,12 +3,14 @@
 
 import {ask} from "./api.js";
 import {element} from "./dom.js";
+import {wordsOf} from "./panel.js";
 import {count, titleOf} from "./words.js";
 
 const PAUSE = 150; // milliseconds without a key before the service is asked
 const PATIENCE = 300; // milliseconds before "Searching…" is said
 const MOST = 6; // of each kind: more would not fit on a phone above its keyboard
 
+const search = document.getElementById("search");
 const box = document.getElementById("search-box");
 const popup = document.getElementById("search-popup");
 const list = document.getElementById("search-options");
@@ -26,7 +28,7 @@ export function startSearch() {
   box.addEventListener("keydown", onKey);
   // The box loses focus when an option is clicked, too: that click must come through first.
   popup.addEventListener("pointerdown", (event) => event.preventDefault());
-  box.addEventListener("blur", (event) => !popup.contains(event.relatedTarget) && hide());
+  search.addEventListener("focusout", (event) => !search.contains(event.relatedTarget) && hide());
   document.addEventListener("keydown", (event) => {
     const writing = event.target.closest?.("input, textarea, select, [contenteditable]");
     if (event.key === "/" && !writing && !event.ctrlKey && !event.metaKey && !event.altKey) {
@@ -57,19 +59,21 @@ async function find(text, signal) {
   const query = `q=${encodeURIComponent(text)}&limit=${MOST}`;
   try {
     const [{users}, {items}] = await Promise.all([ask(`/v1/users?${query}`, signal), ask(`/v1/items?${query}`, signal)]);
-    // A slow answer to an older text must never replace what is shown for the newer one.
-    if (!signal.aborted) {
-      offer(text, users, items);
-    }
+    offer(text, users, items);
   } catch (error) {
+    // Given up: the box holds another text by now, whose answer must never be replaced by this one.
     if (!signal.aborted) {
       clearOptions();
-      const again = element("button", {type: "button", onclick: () => (box.focus(), look(0))}, "Try again");
-      say(`${error.message} `, again);
+      say(`${wordsOf(error)} `, element("button", {type: "button", onclick: again}, "Try again"));
     }
   } finally {
     clearTimeout(waiting);
   }
+}
+
+function again() {
+  box.focus();
+  look(0);
 }
 
 function offer(text, users, items) {
@@ -110,8 +114,12 @@ function onKey(event) {
   if (event.isComposing) {
     return; // the Enter that ends the input of, say, a Japanese word is not ours
   }
-  if ((event.key === "ArrowDown" || event.key === "ArrowUp") && options.length > 0) {
+  if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     event.preventDefault();
+    if (options.length === 0) {
+      look(0); // after Escape, the list comes back
+      return;
+    }
     show();
     const step = event.key === "ArrowDown" ? 1 : -1;
     // Past either end, no option is chosen: the text in the box is, as before the first arrow.
@@ -129,12 +137,12 @@ function onKey(event) {
     if (popup.hidden) {
       box.value = "";
     }
-    look(0);
-    forgetIfClosed();
+    giveUp();
   }
 }
 
-function forgetIfClosed() {
+// Whatever is being looked for, nobody waits for it any more.
+function giveUp() {
   clearTimeout(timer);
   question.abort();
   forget();
@@ -154,7 +162,7 @@ function choose(index) {
 }
 
 function leave() {
-  forgetIfClosed();
+  giveUp();
   box.value = "";
 }
 

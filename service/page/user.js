@@ -19,6 +19,7 @@ export function userPage(user, signal) {
         {class: "columns user"},
         panel({
           heading: "Recommendations",
+          note: "Scores are the ranker's; recent events and rules may move an item.",
           signal,
           ask: (until) => ask(`${address`/v1/recommendations/${user}`}?k=${SHOWN}`, until),
           draw: (answer) => drawRecommendations(user, answer, signal),

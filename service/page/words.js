@@ -34,12 +34,12 @@ export const MODELS = {ranker: "Ranker", als: "ALS", similar_to_last: "Similar t
 
 export const DATASETS = {
   personal_recs: "Personal recommendations",
-  online_recs: "Similar items",
   default_recs: "Recommendations for everybody",
-  candidates_train: "Candidates to learn from",
-  candidates_inference: "Candidates to rank",
+  online_recs: "Similar items",
   items: "Items",
   user_history: "Histories",
+  candidates_inference: "Candidates to rank",
+  candidates_train: "Candidates to learn from",
 };
 
 export const PARTS = {
@@ -101,7 +101,7 @@ export function decimal(number, digits = 3) {
     return NOTHING;
   }
   const small = number !== 0 && Math.abs(number) < 10 ** -digits;
-  return small ? number.toExponential(1) : number.toFixed(digits);
+  return (small ? number.toExponential(1) : number.toFixed(digits)).replace("-", "−");
 }
 
 // A feature's value: whole numbers stay whole, anything else gets three digits that count.

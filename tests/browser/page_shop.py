@@ -22,6 +22,7 @@ HEADLESS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
     " --disable-background-networking --disable-component-update --disable-sync"
 ).split()
+RANKER = "version_20261107T210500"
 FEATURES = ("als_score", "als_rank", "popular_rank", "item_count")
 
 
@@ -53,7 +54,7 @@ def fill(
     weeks: Sequence[str],
     k: int,
 ) -> None:
-    """Publish everything that the service reads, one generation a week, ranked by a ranker that was trained for it.
+    """Publish everything that the service reads, one generation a week, ranked by a ranker trained in the first.
 
     Args:
         shop: Empty.
@@ -125,10 +126,10 @@ def fill(
             evaluation=EvaluationSettings(k=(5, 10), bootstrap_samples=100),
             gate=GateSettings(tolerance=1.0),
         )
-        version = f"version_{datetime.fromisoformat(week):%Y%m%dT%H%M%S}"
-        path = train_ranker(settings=settings, version=version, run_after=week)
-        evaluate_ranker(settings=settings, ranker_path=path)
-        check_gate(settings=settings, ranker_path=path)
+        if week == weeks[0]:
+            path = train_ranker(settings=settings, version=RANKER, run_after=week)
+            evaluate_ranker(settings=settings, ranker_path=path)
+            check_gate(settings=settings, ranker_path=path)
         generation = rank_candidates(settings=settings, ranker_path=path, run_key=run, run_after=week)
         shop.audit(generation)
         shop.flip(generation)
