@@ -79,6 +79,8 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await lists.look()
+        with suppress(AwayError):  # the first event may come at once
+            await feedback.ensure_tables(postgres)
         looking = asyncio.create_task(_keep_going(stand))
         try:
             yield
