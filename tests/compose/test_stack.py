@@ -66,7 +66,10 @@ def test_every_service_is_healthy_and_the_others_have_ended_well(containers: dic
 
 def test_the_dags_are_there_and_switched_on(airflow: Airflow) -> None:
     paused = {found["dag_id"]: found["is_paused"] for found in airflow.get("dags")["dags"]}
-    others = ("etl_train_test_pipeline", "drift_detection_retrain_pipeline", "feature_engineering", "tune")
+    others = (
+        "etl_train_test_pipeline", "drift_detection_retrain_pipeline", "feature_engineering", "tune", "export_feedback",
+        "forget_users",
+    )  # fmt: skip
     assert paused == dict.fromkeys([*WEEKLY, *others], False)
     assert airflow.get("importErrors")["total_entries"] == 0
 
