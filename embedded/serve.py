@@ -101,7 +101,7 @@ def _redis(folder: Path) -> Iterator[str]:
     with open(os.open(settings, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(
             f"bind 127.0.0.1\nport {port}\nrequirepass {password}\n"
-            f'dir "{place}"\nappendonly yes\nsave ""\nmaxmemory 64mb\n'
+            f'dir "{place}"\nappendonly yes\nsave ""\nmaxmemory 64mb\nmaxmemory-policy allkeys-lru\n'
         )
     with _process([str(get_binary_path()), str(settings)], place / "server.log", os.environ) as server:
         _wait_until_listening(server, port, place / "server.log")

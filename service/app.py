@@ -79,6 +79,7 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await lists.look()
+        await _make_tables(stand)  # the first event may come at once
         tasks = [asyncio.create_task(_keep_going(stand)), asyncio.create_task(recents.keep_listening())]
         try:
             yield
@@ -110,18 +111,22 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
     return app
 
 
+async def _make_tables(stand: Stand) -> bool:
+    """Create the service's own tables; say whether it is of no use to try again."""
+    try:
+        await feedback.ensure_tables(stand.postgres)
+    except AwayError:
+        return False
+    except PostgresError as error:
+        logger.error("events cannot be kept, the schema service cannot be made: %s", error)
+    return True
+
+
 async def _keep_going(stand: Stand) -> None:
-    """Create the service's own tables as soon as PostgreSQL is there, then watch what is served."""
-    while True:
-        try:
-            await feedback.ensure_tables(stand.postgres)
-            break
-        except AwayError:
-            await asyncio.sleep(stand.settings.service.refresh_seconds)
-            await stand.lists.look()
-        except PostgresError as error:
-            logger.error("events cannot be kept, the schema service cannot be made: %s", error)
-            break
+    """Create the service's own tables as soon as PostgreSQL is there, and watch what is served."""
+    while not await _make_tables(stand):
+        await asyncio.sleep(stand.settings.service.refresh_seconds)
+        await stand.lists.look()
     await stand.lists.keep_fresh()
 
 

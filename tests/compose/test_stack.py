@@ -67,13 +67,9 @@ def test_every_service_is_healthy_and_the_others_have_ended_well(containers: dic
 def test_the_dags_are_there_and_switched_on(airflow: Airflow) -> None:
     paused = {found["dag_id"]: found["is_paused"] for found in airflow.get("dags")["dags"]}
     others = (
-        "drift_detection_retrain_pipeline",
-        "etl_train_test_pipeline",
-        "export_feedback",
-        "feature_engineering",
+        "etl_train_test_pipeline", "drift_detection_retrain_pipeline", "feature_engineering", "tune", "export_feedback",
         "forget_users",
-        "tune",
-    )
+    )  # fmt: skip
     assert paused == dict.fromkeys([*WEEKLY, *others], False)
     assert airflow.get("importErrors")["total_entries"] == 0
 
@@ -229,14 +225,18 @@ def test_the_service_hands_out_what_is_served_and_keeps_events(stack: Stack, cha
     }  # fmt: skip
 
     taken = ranked.split()[3]
-    event = {"events": [{"user_id": user, "item_id": taken, "key": "once"}]}
+    event = {"events": [{"user_id": "a visitor", "item_id": taken, "key": "once"}]}
     assert requests.post(f"{service}/v1/events", json=event, timeout=30).status_code == 401
-    for counted in ({"accepted": 1, "repeated": 0}, {"accepted": 0, "repeated": 1}):
-        assert requests.post(f"{service}/v1/events", json=event, headers=key, timeout=30).json() == counted
-    kept = stack.sql("SELECT user_id, item_id, kind FROM service.events")
-    assert kept == [[user, taken, "interaction"]]
-    assert [row["item_id"] for row in ask(f"/v1/users/{user}")["recent"]] == [taken]
-    assert taken not in [item["item_id"] for item in ask(f"/v1/recommendations/{user}?k=20")["items"]]
+    for accepted in (1, 0):
+        told = requests.post(f"{service}/v1/events", json=event, headers=key, timeout=30).json()
+        assert (told["accepted"], told["repeated"]) == (accepted, 1 - accepted)
+    kept = "SELECT user_id, item_id, kind FROM service.events"
+    assert stack.sql(kept) == [["a visitor", taken, "interaction"]]
+    assert [row["item_id"] for row in ask("/v1/users/a visitor")["recent"]] == [taken]
+    assert taken not in [item["item_id"] for item in ask("/v1/recommendations/a visitor?k=20")["items"]]
+    told = requests.delete(f"{service}/v1/users/a visitor", headers=key, timeout=30).json()
+    assert (told["removed"]["events"], told["removed"]["recent_events"]) == (1, 1)
+    assert stack.sql(kept) == []
 
 
 @pytest.mark.parametrize("model", ["recommender", "ranker"])

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +35,11 @@ class Served:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
+    @contextmanager
+    def start(self, *command: str) -> Iterator[subprocess.Popen[str]]:
+        """Run a command; it is interrupted at the end of the block, also when the test has failed there."""
         variables = {"PYTHONPATH": f"{PROJECT}/plugins", "SHORTLIST_HOME": str(self.home), "DATA_ROOT": str(self.home)}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "embedded", *command],
             env=os.environ | variables,
             cwd=PROJECT,
@@ -44,6 +47,15 @@ class Served:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        with process:
+            try:
+                yield process
+            finally:
+                process.send_signal(signal.SIGINT)
+
+    def run(self, *command: str) -> str:
+        with self.start(*command) as process:
+            return process.communicate()[0]
 
     def ask(self, path: str, body: object = None, **headers: str) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -98,10 +110,10 @@ def test_the_page_is_served_with_events_and_a_key_until_an_interrupt(served: Ser
         assert served.ask("/v1/events", event, **{"X-API-Key": key_file.read_text()})["accepted"] == 1
         assert [row["item_id"] for row in served.ask("/v1/users/ann")["recent"]] == ["mug"]
 
-        second = served.start("serve", "--port", str(served.port)).communicate()[0]
+        second = served.run("serve", "--port", str(served.port))
         assert f"Port {served.port} cannot be used" in second
         assert "`make serve PORT=" in second
-        second = served.start("serve", "--port", "0").communicate()[0]
+        second = served.run("serve", "--port", "0")
         assert second == f"\n`make serve` is still at work in {served.home}: wait for its end, or `make stop`.\n"
 
         command.send_signal(signal.SIGINT)
@@ -122,6 +134,6 @@ def test_make_stop_ends_it_and_recent_events_are_still_there_at_the_next_start(s
             event = {"events": [{"user_id": "ann", "item_id": events[0]}]}
             served.ask("/v1/events", event, **{"X-API-Key": key})
             assert [row["item_id"] for row in served.ask("/v1/users/ann")["recent"]] == events
-            assert served.start("stop").communicate()[0] == ""
+            assert served.run("stop") == ""
             assert command.communicate()[0] == "Stopped.\n"
         assert served.processes() == []
