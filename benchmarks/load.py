@@ -78,6 +78,7 @@ class Record:
 
     began: float = 0.0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     due: list[float] = field(default_factory=list)
     latency_ms: list[float] = field(default_factory=list)
     late_ms: list[float] = field(default_factory=list)
@@ -88,11 +89,13 @@ class Record:
         """Return it for JSON.
 
         `began` is the seconds since the epoch that `due` counts from. `late_ms` is how late the generator itself was
-        with a request for which a connection was free: where it is large, the generator was the bottleneck.
+        with a request for which a connection was free. Where it is large, or `cpu_seconds` are near `seconds`, the
+        generator was the bottleneck.
         """
         return {
             "began": self.began,
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
             "due": [round(moment, 5) for moment in self.due],
             "latency_ms": [round(taken, 3) for taken in self.latency_ms],
             "late_ms": [round(late, 3) for late in self.late_ms],
@@ -158,7 +161,7 @@ class _Sender:
         for _ in range(load.connections):
             self._free.append(await self._connect())
         gc.disable()
-        self._start = time.monotonic()
+        self._start, cpu = time.monotonic(), time.process_time()
         self.record.began = time.time()
         if not load.seconds:
             loop.add_reader(sys.stdin, self._end)
@@ -170,6 +173,7 @@ class _Sender:
             await asyncio.sleep(load.seconds)
         self._ends = True
         self.record.seconds = time.monotonic() - self._start
+        self.record.cpu_seconds = time.process_time() - cpu
         deadline = time.monotonic() + _LAST_SECONDS
         while (self._under_way or self._queue) and time.monotonic() < deadline:
             await asyncio.sleep(0.01)

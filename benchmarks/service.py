@@ -433,12 +433,12 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
         for _ in range(options.rounds - 1):
             with service(place) as (_, seconds):
                 starts.append(seconds)
-        with service(place) as (process, seconds), bare(place.folder) as bare_port:
+        with service(place) as (process, seconds), bare(place.folder) as (bare_process, bare_port):
             result["start_seconds"] = spread([*starts, seconds])
             print(f"start: {result['start_seconds']}", flush=True)
             before = _mib(process)
             send_events(place.port, shop)
-            result |= _measure_requests(place.port, bare_port, asked, options, process)
+            result |= _measure_requests((process, place.port), (bare_process, bare_port), asked, options)
             result["memory_mib"] = {"after_start": before, **_mib(process)}
     result["targets"] = judge(
         "speed",
@@ -454,11 +454,12 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure_requests(
-    port: int, bare_port: int, asked: int, options: argparse.Namespace, process: psutil.Popen
+    served: tuple[psutil.Popen, int], bare_one: tuple[psutil.Popen, int], asked: int, options: argparse.Namespace
 ) -> dict[str, Any]:
     seconds = options.seconds
     closed = {"rate": 0, "connections": _THROUGHPUT_CONNECTIONS, "seconds": seconds or _THROUGHPUT_SECONDS}
-    lists = Load(port=port, seconds=0, users=asked, unknown=_UNKNOWN)
+    lists = Load(port=served[1], seconds=0, users=asked, unknown=_UNKNOWN)
+    empty = Load(port=bare_one[1], seconds=0, path="/bare")
     problems = Counter(send(_with(lists, **closed, seed=99))["problems"])
     rounds = []
     for number in range(options.rounds):
@@ -467,45 +468,53 @@ def _measure_requests(
         problems.update(record["problems"])
         rounds.append(latencies(record))
         print(f"latency: {rounds[-1]}", flush=True)
-    pairs: list[tuple[float, float]] = []
-    cpu: list[float] = []
+    pairs = []
     for number in range(options.rounds):
-        spent = sum(process.cpu_times()[:2])
-        answered = send(_with(lists, **closed, seed=100 + number))
-        spent = sum(process.cpu_times()[:2]) - spent
-        empty = send(_with(lists, **closed, port=bare_port, path="/bare"))
-        problems.update(answered["problems"])
-        problems.update({f"bare: {name}": count for name, count in empty["problems"].items()})
-        pairs.append(tuple(len(each["latency_ms"]) / each["seconds"] for each in (answered, empty)))
-        cpu.append(spent / max(1, len(answered["latency_ms"])) * 1e6)
-        print(f"throughput: {pairs[-1][0]:.0f}/s, bare {pairs[-1][1]:.0f}/s", flush=True)
+        pair = [
+            _throughput(process, _with(load, **closed, seed=100 + number), problems)
+            for process, load in ((served[0], lists), (bare_one[0], empty))
+        ]
+        pairs.append(pair)
+        print(f"throughput: {pair[0]}\n      bare: {pair[1]}", flush=True)
+    mine, its = ({name: [each[side][name] for each in pairs] for name in pairs[0][0]} for side in range(2))
     return {
         "latency": {
             "requests_per_second": _LATENCY_RATE,
             "seconds_a_round": seconds or _LATENCY_SECONDS,
-            "p50_ms": spread([each["p50_ms"] for each in rounds]),
-            "p99_ms": spread([each["p99_ms"] for each in rounds]),
-            "max_ms": spread([each["max_ms"] for each in rounds]),
+            **{name: spread([each[name] for each in rounds]) for name in ("p50_ms", "p99_ms", "max_ms")},
             "rounds": rounds,
         },
         "throughput": {
             "connections": _THROUGHPUT_CONNECTIONS,
             "seconds_a_round": closed["seconds"],
-            "lists_per_second": spread([mine for mine, _ in pairs], 0),
-            "bare_per_second": spread([its for _, its in pairs], 0),
-            "ratio": spread([mine / its for mine, its in pairs]),
-            "cpu_microseconds_a_list": spread(cpu, 0),
+            "ratio": spread([one["per_second"] / other["per_second"] for one, other in pairs]),
+            "lists": {name: spread(values) for name, values in mine.items()},
+            "bare": {name: spread(values) for name, values in its.items()},
         },
         "problems": dict(problems),
     }
 
 
+def _throughput(process: psutil.Popen, load: Load, problems: Counter[str]) -> dict[str, float]:
+    spent = sum(process.cpu_times()[:2])
+    record = send(load)
+    spent = sum(process.cpu_times()[:2]) - spent
+    problems.update(record["problems"])
+    answers = max(1, len(record["latency_ms"]))
+    return {
+        "per_second": round(answers / record["seconds"]),
+        "server_cpu_us": round(spent / answers * 1e6),
+        # Near 1: the generator cannot send more, and a faster server would not show.
+        "generator_busy_share": round(record["cpu_seconds"] / record["seconds"], 2),
+    }
+
+
 @contextmanager
-def bare(folder: Path) -> Iterator[int]:
-    """Run the server with a bare route; gives its port."""
+def bare(folder: Path) -> Iterator[tuple[psutil.Popen, int]]:
+    """Run the server with a bare route; gives its process and port."""
     port = _free_port()
-    with running(["-m", "benchmarks.bare", str(port)], port, folder, "/bare"):
-        yield port
+    with running(["-m", "benchmarks.bare", str(port)], port, folder, "/bare") as process:
+        yield process, port
 
 
 def measure_publishing(options: argparse.Namespace) -> dict[str, Any]:
