@@ -71,7 +71,7 @@ _PUBLISHING_RATE, _PUBLICATIONS = 500, 200
 _STALL_SECONDS = 0.1
 
 # Of the users, and events a user; sent as a client would.
-_RECENT_SHARE, _RECENT_EVENTS, _EVENTS_A_REQUEST = 0.2, 5, 1000
+_RECENT_SHARE, _RECENT_EVENTS, _EVENTS_A_REQUEST, _EVENT_SECONDS = 0.2, 5, 1000, 10
 
 _KEY = "key-of-the-benchmark"
 _USERS_A_BATCH = 10_000
@@ -371,14 +371,22 @@ def send_events(port: int, shop: Shop) -> None:
         for user in users
         for _ in range(_RECENT_EVENTS)
     ]
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     for start in range(0, len(events), _EVENTS_A_REQUEST):
         body = json.dumps({"events": events[start : start + _EVENTS_A_REQUEST]})
-        connection.request("POST", "/v1/events", body, {"Content-Type": "application/json", "X-API-Key": _KEY})
-        answer = connection.getresponse()
-        if (text := answer.read()) and answer.status != 200:
-            raise SystemExit(f"the events are refused: {text.decode()}")
+        deadline = time.monotonic() + _EVENT_SECONDS
+        # The table of events is made just after the start.
+        while (answer := _post(port, "/v1/events", body)) != 200:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the events are refused: status {answer}")
+            time.sleep(0.2)
+
+
+def _post(port: int, path: str, body: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", path, body, {"Content-Type": "application/json", "X-API-Key": _KEY})
+    status = connection.getresponse().status
     connection.close()
+    return status
 
 
 def send(load: Load) -> dict[str, Any]:
