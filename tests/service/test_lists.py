@@ -100,8 +100,7 @@ def test_an_event_taken_in_by_one_process_shows_in_the_answers_of_another(
         service.call("POST", "/v1/events", {"events": [{"user_id": "eve", "item_id": "tea"}]})
         wait_until(lambda: other.recommended("eve") == ["pin", "pot", "mug"])
         redis.restart()
-        for one in (service, other):
-            wait_until(lambda one=one: not one.get("/v1/recommendations/bob")["stale"])
+        wait_until(lambda: not any(one.get("/v1/recommendations/bob")["stale"] for one in (service, other)))
         service.call("POST", "/v1/events", {"events": [{"user_id": "eve", "item_id": "pot"}]})
         wait_until(lambda: other.recommended("eve") == ["mug", "pin", "hat"])
 

@@ -79,7 +79,9 @@ def test_in_redis_the_service_reaches_recent_events_and_may_take_users_out_of_th
     redis.admin.hset("features:v1:user:ann", "items", "7")
     service = Redis.from_url(redis.service_url, decode_responses=True)
     with service.pipeline(transaction=True) as both:
-        both.lpush("recent:ann", "a", "b", "c").ltrim("recent:ann", 0, 1).expire("recent:ann", 60)
+        both.lpush("recent:ann", "a", "b", "c")
+        both.ltrim("recent:ann", 0, 1)
+        both.expire("recent:ann", 60)
         assert both.execute() == [3, True, True]
     assert service.lrange("recent:ann", 0, -1) == ["c", "b"]
     assert service.delete("recent:ann") == 1
