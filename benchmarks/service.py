@@ -448,6 +448,7 @@ def measure_speed(options: argparse.Namespace) -> dict[str, Any]:
             send_events(place.port, shop)
             result |= _measure_requests((process, place.port), (bare_process, bare_port), asked, options)
             result["memory_mib"] = {"after_start": before, **_mib(process)}
+        result["warnings"] = warnings(place.folder)
     result["targets"] = judge(
         "speed",
         {
@@ -570,7 +571,9 @@ def measure_publishing(options: argparse.Namespace) -> dict[str, Any]:
             "SELECT extract(epoch FROM published_at)::float8 FROM internal.generations"
             " WHERE dataset = 'personal_recs' AND published_at IS NOT NULL ORDER BY published_at",
         )[1:]
-    return _judge_publishing(shop, record, [moment for (moment,) in flips], versions, seconds) | {"memory_mib": memory}
+        said = warnings(place.folder)
+    result = _judge_publishing(shop, record, [moment for (moment,) in flips], versions, seconds)
+    return {**result, "warnings": said, "memory_mib": memory}
 
 
 def _judge_publishing(
@@ -597,6 +600,12 @@ def _judge_publishing(
         "within_ms_of_a_flip": {"ms": _STALL_SECONDS * 1000, "requests": int(near.sum()), **around},
         "targets": judge("publishing", {"problems": sum(problems.values()), "stall_p99_ms": around["p99_ms"]}),
     }
+
+
+def warnings(folder: Path) -> dict[str, int]:
+    """Count what the service complained about, such as a part that did not answer in time."""
+    text = (folder / "server.log").read_text(encoding="utf-8")
+    return dict(Counter(re.sub(r":\d+", "", said) for said in re.findall(r" (?:WARNING|ERROR) (.*)", text)))
 
 
 def judge(what: str, measured: dict[str, float]) -> dict[str, Any]:
