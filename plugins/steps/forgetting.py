@@ -11,7 +11,7 @@ from shortlist.columns import USER, USER_INDEX
 from shortlist.errors import InputError, NoInputError, NothingToDoError, UserFileError
 from shortlist.settings import PROJECT_ROOT, FileSettings, StreamingSettings
 from shortlist.stores import files, forgotten, hand_over_files, readers, user_files
-from shortlist.stores.database import database_from_env
+from shortlist.stores.database import database_from_env, ensure_schema
 from shortlist.stores.service_tables import ensure_service_schema
 from steps import streaming
 
@@ -36,7 +36,7 @@ _FUTURE_PAIRS: Final = "future.txt"
 
 
 def forget_users(*, settings: Settings) -> dict[str, Any]:
-    """Take every user whom the service has forgotten out of the files of the project.
+    """Take every user whom the service has forgotten out of the files of the project, and once more out of its tables.
 
     Searched are the input (`[input].path`), `data/raw`, new feedback and its archive, batches, everything `spark_etl`
     wrote, the versions of stage one, studies and hand-over files. All forgotten users are looked for each time: a new
@@ -48,19 +48,21 @@ def forget_users(*, settings: Settings) -> dict[str, Any]:
         settings: Of the project.
 
     Returns:
-        `users`; `files` that were rewritten and `rows` they lost; `left` files that a person must look after, and
-        which, with the reason, in `left_files`. Nobody's files count as done before `left` is 0.
+        `users`; `table_rows` that had come back; `files` that were rewritten and `rows` they lost; `left` files that a
+        person must look after, and which, with the reason, in `left_files`. Nobody counts as done before `left` is 0.
 
     Raises:
-        NothingToDoError: If nobody is forgotten, or nobody of them is in any file.
+        NothingToDoError: If nobody is forgotten, or nothing was left of them.
         InputError: If feedback that was processed cannot be taken away.
     """
     database = database_from_env()
+    ensure_schema(database)
     ensure_service_schema(database)
     users = forgotten.forgotten_users(database)
     if not users:
         raise NothingToDoError("nobody asked to be forgotten")
     pending = forgotten.forgotten_users(database, files_pending=True)
+    table_rows = forgotten.remove_again(database)
     streaming.take_away_processed(settings)
     search = _Search(users)
     # Sources first: a run that copies from one to the other meanwhile copies what is clean.
@@ -75,11 +77,12 @@ def forget_users(*, settings: Settings) -> dict[str, Any]:
     _search_hand_over(search, settings)
     if not search.left:
         forgotten.mark_files_done(database, users)
-        if not search.rows and not pending:
-            raise NothingToDoError(f"no file holds any of the {len(users)} forgotten users")
+        if not search.rows and not table_rows and not pending:
+            raise NothingToDoError(f"nothing is left of the {len(users)} forgotten users")
     logger.info("took %d rows of %d forgotten users out of %d files", search.rows, len(users), search.files)
     return {
         "users": len(users),
+        "table_rows": table_rows,
         "files": search.files,
         "rows": search.rows,
         "left": len(search.left),

@@ -301,7 +301,14 @@ def test_the_user_goes_from_every_file_and_the_others_stay(served: Shop, caplog:
 
     assert left_over(served) == {name: after for name, (_, after) in FILES.items()}
     changed = [name for name, (before, after) in FILES.items() if before != after]
-    assert result == {"users": 1, "files": len(changed), "rows": len(changed) + 1, "left": 0, "left_files": []}
+    assert result == {
+        "users": 1,
+        "table_rows": 0,
+        "files": len(changed),
+        "rows": len(changed) + 1,
+        "left": 0,
+        "left_files": [],
+    }
     assert forgotten.forgotten_users(served.database, files_pending=True) == frozenset()
     assert "anna" not in caplog.text
     assert not [path for path in served.folder.rglob("*") if path.name.endswith(".tmp")]
@@ -312,13 +319,28 @@ def test_the_next_night_there_is_nothing_to_do_until_a_delivery_brings_the_user_
     forget(served.database, "anna")
     settings = with_input(served, served.folder / "data/raw/2025")
     forget_users(settings=settings)
-    with pytest.raises(NothingToDoError, match="no file holds any of the 1 forgotten users"):
+    with pytest.raises(NothingToDoError, match="nothing is left of the 1 forgotten users"):
         forget_users(settings=settings)
 
     again = write(served.folder / "data/raw/2025/again.csv", "who,what,when\nanna,a,1\ncarl,b,1\n")
 
     assert forget_users(settings=settings)["rows"] == 1
     assert read(again) == "who,what,when\ncarl,b,1\n"
+
+
+def test_an_event_posted_while_its_user_was_being_forgotten_goes_with_the_files(served: Shop) -> None:
+    forget(served.database, "anna")
+    forgotten.mark_files_done(served.database, {"anna"})
+    with served.database.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO service.events (kind, user_id, item_id, time) VALUES"
+            " ('click', 'anna', 'a', now()), ('click', 'bert', 'a', now())"
+        )
+
+    result = forget_users(settings=with_input(served, served.folder / "data/raw"))
+
+    assert (result["table_rows"], result["rows"]) == (1, 0)
+    assert users_in(served, "service.events") == ["bert"]
 
 
 def test_without_anybody_to_forget_no_file_is_looked_at(served: Shop) -> None:
@@ -392,6 +414,7 @@ def test_an_input_outside_the_project_is_named_until_a_person_has_done_it(
 
     assert result == {
         "users": 1,
+        "table_rows": 0,
         "files": 1,
         "rows": 1,
         "left": 1,

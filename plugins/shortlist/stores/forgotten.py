@@ -97,6 +97,21 @@ def mark_files_done(database: Database, users: Iterable[str]) -> None:
         )
 
 
+def remove_again(database: Database) -> int:
+    """Remove from all tables what came of forgotten users since, such as an event posted at that very moment.
+
+    Returns:
+        Number of rows.
+    """
+    removed = 0
+    with database.cursor() as cursor:
+        cursor.execute(LOCK)
+        for table, column in USER_TABLES.items():
+            cursor.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT user_id FROM service.forgotten)")  # noqa: S608
+            removed += cursor.rowcount
+    return removed
+
+
 def without_users(batch: pa.RecordBatch, users: frozenset[str]) -> pa.RecordBatch:
     """Return the rows of a batch that belong to nobody of `users`; all of them if it has no column of users."""
     import pyarrow as pa
