@@ -254,16 +254,23 @@ class EmbeddedPostgres:
         wanted = self.port
         if not wanted or not _is_free(wanted):
             self.port = _free_port()
+        began = self._begin(log)
+        if not began and not _is_free(self.port):  # somebody took it at the same moment
+            self.port = _free_port()
+            began = self._begin(log)
         if wanted not in (0, self.port):
             logger.warning("port %d is taken: PostgreSQL uses %d", wanted, self.port)
-        log.unlink(missing_ok=True)
-        if self._run(
-            "pg_ctl", "-D", str(self._data), "-l", str(log), "-o", f"-p {self.port}", "-t", "60", "-w", "-s", "start"
-        ):
+        if not began:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
             raise SetupError(
                 f"PostgreSQL did not start in {self._data}: {'; '.join(lines[-4:]) or 'no reason given'}. See {log}."
             )
+
+    def _begin(self, log: Path) -> bool:
+        log.unlink(missing_ok=True)
+        return not self._run(
+            "pg_ctl", "-D", str(self._data), "-l", str(log), "-o", f"-p {self.port}", "-t", "60", "-w", "-s", "start"
+        )
 
     def _running_port(self) -> int | None:
         """Return the port of the running server of this folder; clear away what a dead one left behind."""

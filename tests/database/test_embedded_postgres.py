@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import psycopg2
 import pytest
 
+from embedded import postgres
 from embedded.postgres import EmbeddedPostgres
 from shortlist.errors import SetupError
 
@@ -87,6 +88,20 @@ def test_a_taken_port_is_replaced_and_said(stopped: Path, caplog: pytest.LogCapt
         with EmbeddedPostgres(stopped, port=taken) as server:
             assert server.port != taken
             assert f"port {taken} is taken: PostgreSQL uses {server.port}" in caplog.text
+            assert _execute(server.url, "SELECT x FROM kept") == [(1,)]
+
+
+def test_a_port_that_another_program_takes_at_the_same_moment_is_replaced(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        looks = iter([True, False])  # the moment between looking and starting cannot be met
+        monkeypatch.setattr(postgres, "_is_free", lambda _: next(looks))
+        with EmbeddedPostgres(stopped, port=taken) as server:
+            assert server.port != taken
             assert _execute(server.url, "SELECT x FROM kept") == [(1,)]
 
 
