@@ -17,6 +17,6 @@ BATCH: Final = "drift_{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"
 
 # For `report.write_report`: what `tasks` measured of the tasks before, and when this one began. One line, as JSON.
 TIMINGS: Final = (
-    "{{ {'task': ti.task_id, 'started': ti.start_date.isoformat(), "
+    "{{ {'task': ti.task_id, 'started': ti.start_date | string, "
     "'done': ti.xcom_pull(task_ids=dag.task_ids, key='seconds')} | tojson }}"
 )

@@ -54,7 +54,7 @@ def evaluate_recommender(
         "window": {"from": moments[model_versions.TRAIN], "to": moments[model_versions.ALL]},
         **evaluation.evaluate(table, n_items, settings.evaluation),
     }
-    if new := _evaluate_new_users(spark, settings, version_path):
+    if new := evaluate_new_users(spark, settings=settings, version_path=version_path):
         result["segments"]["new"] = new
     result["gate"] = champion.judge(spark, settings, version_path, table)
     files.write_json(f"{version_path}/{model_versions.METRICS}", result)
@@ -93,17 +93,12 @@ def labelled_candidates(spark: SparkSession, settings: Settings, version_path: s
     return path
 
 
-def draw_users(users: DataFrame, taken: DataFrame, at_most: int) -> DataFrame:
-    """Return about `at_most` of the users of a window, drawn by the hash of their id, with what they took."""
-    from pyspark.sql import functions as f
+def evaluate_new_users(spark: SparkSession, *, settings: Settings, version_path: str) -> dict[str, Any] | None:
+    """Evaluate what users get who came in the test window: the list of popular items.
 
-    share = at_most / max(1, taken.count())
-    labelled = users.join(taken, on=USER_INDEX, how="inner")
-    return labelled.where(f.pmod(f.xxhash64(USER), f.lit(1_000_000)) < share * 1_000_000)
-
-
-def _evaluate_new_users(spark: SparkSession, settings: Settings, version_path: str) -> dict[str, Any] | None:
-    """The segment of those who came in the test window: what they get is the list of popular items."""
+    Returns:
+        A segment as those of `evaluation.evaluate`; None if nobody came.
+    """
     import numpy as np
     from pyspark.sql import functions as f
 
@@ -126,3 +121,12 @@ def _evaluate_new_users(spark: SparkSession, settings: Settings, version_path: s
     popular = np.lexsort((items.ids.astype(str), -items.popularity))
     shown = popular[items.available[popular]][:10]
     return evaluation.evaluate_new_users(known, shown.tolist(), settings.evaluation)
+
+
+def draw_users(users: DataFrame, taken: DataFrame, at_most: int) -> DataFrame:
+    """Return about `at_most` of the users of a window, drawn by the hash of their id, with what they took."""
+    from pyspark.sql import functions as f
+
+    share = at_most / max(1, taken.count())
+    labelled = users.join(taken, on=USER_INDEX, how="inner")
+    return labelled.where(f.pmod(f.xxhash64(USER), f.lit(1_000_000)) < share * 1_000_000)

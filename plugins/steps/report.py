@@ -84,6 +84,7 @@ def write_report(
         segments=_segments_of_stage_one(settings.paths, manifest, metrics),
         decisions=drift_records.history(settings.paths.drift, _SHOWN_DECISIONS),
         seconds=_seconds(timings, datetime.now(UTC)),
+        confidence=settings.evaluation.confidence,
     )
     picture = page_of_training.picture(training)
     headline = page_of_training.headline(training)

@@ -12,8 +12,8 @@ import pytest
 
 from shortlist.errors import GateRefusedError, ModelVersionError
 from shortlist.settings import EvaluationSettings, GateSettings, RankerSettings
-from shortlist.stores import files, model_versions
-from steps.ranked_data import check_gate, evaluate_ranker, rank_candidates, train_ranker
+from shortlist.stores import files, model_versions, report_files
+from steps.ranked_data import check_gate, evaluate_ranker, publish_ranked, rank_candidates, train_ranker
 from tests.shop import WEEK_1
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def test_the_gate_holds_a_ranker_against_the_champion(shop: Shop) -> None:
     evaluate_ranker(settings=strict, ranker_path=worse)
     with pytest.raises(GateRefusedError, match="What is served stays"):
         check_gate(settings=strict, ranker_path=worse)
+    (card,) = report_files.list_reports(settings.paths.reports, 9)
+    assert card["headline"].endswith("; the gate refused")
 
     Path(champion, "evaluated.cbm").write_bytes(b"half of a mod")
     with pytest.raises(ModelVersionError, match="is no ranker"):
@@ -129,8 +131,12 @@ def test_the_ranker_whose_lists_are_published_becomes_the_champion(shop: Shop) -
     assert model_versions.champion(settings.paths.rankers) is None
 
     for _ in range(2):
-        shop.flip(generation)
+        publish_ranked(settings=settings, generation_id=generation, ranker_path=path)
 
+    (card,) = report_files.list_reports(settings.paths.reports, 9)
+    assert (card["name"], card["kind"]) == (f"ranker_{VERSION}", "ranker")
+    page = Path(settings.paths.reports, card["name"], "index.html").read_text()
+    assert f"It is the champion, and what it ranked is served as generation {generation}." in page
     champion = model_versions.champion(settings.paths.rankers)
     assert champion is not None
     assert (champion.version, champion.previous) == (VERSION, ())

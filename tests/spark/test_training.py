@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -17,9 +18,9 @@ import pytest
 from shortlist.columns import CANDIDATE_FEATURES
 from shortlist.errors import ModelVersionError
 from shortlist.recommender.candidates import ITEM_FEATURES, USER_FEATURES
-from shortlist.stores import files, model_versions
+from shortlist.stores import files, model_versions, report_files
 from shortlist.stores.feature_store import FeatureStore
-from steps.evaluate import evaluate_recommender
+from steps.evaluate import evaluate_new_users, evaluate_recommender
 from steps.export import export_recommendations
 from steps.features import process_and_save_features
 from steps.train import find_latest_model, train_recommender
@@ -179,6 +180,53 @@ def test_the_evaluation_draws_its_plots_and_logs_a_run(version: str, settings: S
     value = float((run / "metrics/hit_rate_5/als").read_text().split()[1])
     assert value == files.read_json(f"{version}/metrics.json")["models"]["als"]["hit_rate@5"]["mean"]
     assert len((run / "tags/code_sha256").read_text()) == 64
+
+
+def test_the_training_leaves_its_report_also_in_mlflow(version: str, settings: Settings) -> None:
+    (card,) = [
+        found for found in report_files.list_reports(settings.paths.reports, 9) if found["name"].endswith("0501T000000")
+    ]
+    ndcg = files.read_json(f"{version}/metrics.json")["models"]["als"]["ndcg@10"]["mean"]
+    assert card["kind"] == "training"
+    assert card["headline"].startswith(f"NDCG@10 {ndcg:.3f} (")
+    page = Path(settings.paths.reports, card["name"], "index.html").read_text()
+    assert "It is the champion and was handed over: items 21 rows" in page
+    (logged,) = {
+        path.read_text() for path in Path(settings.paths.experiments).glob("*/*/artifacts/report/index.html")
+        if "20260501T000000" in path.read_text()
+    }  # fmt: skip
+    assert "had not been handed over when this was written" in logged
+
+
+def test_new_users_are_judged_by_what_was_popular_before_they_came(
+    spark: SparkSession, version: str, settings: Settings, tmp_path: Path
+) -> None:
+    early = str(tmp_path / "version_early")
+    shutil.copytree(version, early)
+    manifest = files.read_json(f"{early}/manifest.json")
+    since = START + timedelta(days=25)
+    manifest["as_of"]["train"] = since.isoformat()
+    files.write_json(f"{early}/manifest.json", manifest)
+
+    found = evaluate_new_users(spark, settings=settings, version_path=early)
+
+    came = {user for user, *_ in events()} - {user for user, _ in seen_before(since)}
+    index = {row["item_index"]: row["item_id"] for row in table(f"{early}/items")}
+    known = [row for row in table(f"{early}/train/item_features") if row["available"]]
+    popular = [
+        index[row["item_index"]] for row in sorted(known, key=lambda row: (-row["score"], index[row["item_index"]]))
+    ]
+    gain = 1 / np.log2(np.arange(2, 12))
+    ndcg = []
+    for user in sorted(came):
+        taken = {item for of, item, _, _ in events() if of == user}
+        hits = np.array([item in taken for item in popular[:10]])
+        ndcg.append((hits * gain).sum() / gain[: len(taken)].sum())
+    assert found is not None
+    assert 1 < len(came) < 20
+    assert found["users"] == len(came)
+    assert found["models"]["als"]["ndcg@10"]["mean"] == pytest.approx(np.mean(ndcg))
+    assert evaluate_new_users(spark, settings=settings, version_path=version) is None
 
 
 def test_the_same_data_and_seed_give_identical_files(spark: SparkSession, settings: Settings, version: str) -> None:

@@ -67,6 +67,6 @@ def png(draw: Callable[[Figure], None], *, size: tuple[float, float]) -> bytes:
 def soften(*all_axes: Axes) -> None:
     """Draw frame and ticks of axes in what suits a light and a dark page."""
     for axes in all_axes:
-        axes.tick_params(colors=GREY)
+        axes.tick_params(which="both", colors=GREY)
         for side in axes.spines.values():
             side.set_color("#80808080")

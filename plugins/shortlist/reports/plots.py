@@ -71,6 +71,8 @@ def draw_importance(axes: Axes, importance: Mapping[str, float]) -> None:
 
 def draw_reliability(axes: Axes, calibration: Calibration) -> None:
     """Draw the share of candidates that were taken against the probability that the ranker promised."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     # On a log axis a bin without any hit has no place.
     bins = [pair for pair in zip(calibration.predicted, calibration.observed, strict=True) if min(pair) > 0]
     predicted, observed = ([pair[side] for pair in bins] for side in (0, 1))
@@ -80,8 +82,9 @@ def draw_reliability(axes: Axes, calibration: Calibration) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
     _label(axes, "probability promised", "share taken")
 
 

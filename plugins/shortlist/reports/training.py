@@ -27,14 +27,14 @@ METRICS: Final = {
     "hit_rate": "hit rate",
 }
 SEGMENTS: Final = {
-    "new": "new users, whom no model has met",
-    "light": "light users, up to the median of items so far",
-    "heavy": "heavy users, above it",
+    "new": "new users, whom no model has met, all get the most popular items",
+    "light": "light users have up to the median of items so far",
+    "heavy": "heavy users more",
 }
 
 _HEADLINE: Final = "ndcg@10"
 _SHORT_LISTED: Final = 12
-_SHOWN_DECISIONS: Final = 10
+_SHOWN_DECISIONS: Final = 6
 _LONGEST_NAME: Final = 15
 _MARKERS: Final = {"popular": "s", "similar_to_last": "^", "als": "o", "ranker": "D"}
 _NARROW, _WIDE = (3.7, 2.6), (4.4, 2.9)
@@ -55,6 +55,7 @@ class Training:
         segments: Those that the metrics lack, such as new users in front of a ranker.
         decisions: About retraining, oldest first.
         seconds: `task` and `seconds` of each task so far, in order.
+        confidence: Of the intervals.
     """
 
     title: str
@@ -67,6 +68,7 @@ class Training:
     segments: Mapping[str, Any] = field(default_factory=dict)
     decisions: Sequence[Mapping[str, Any]] = ()
     seconds: Sequence[Mapping[str, Any]] = ()
+    confidence: float = 0.95
 
 
 def headline(training: Training) -> str:
@@ -119,7 +121,7 @@ def picture(training: Training) -> bytes:
     def draw(figure: Figure) -> None:
         for axes, metric in zip(figure.subplots(1, 2), ("ndcg", "recall"), strict=True):
             _draw_models(axes, {name: model[f"{metric}@10"] for name, model in training.metrics["models"].items()})
-            axes.set_xlabel(f"{METRICS[metric]}@10, 95 % interval")
+            axes.set_xlabel(f"{METRICS[metric]}@10, {training.confidence:.0%} interval")
             soften(axes)
 
     return png(draw, size=(9, 2.8))
