@@ -36,7 +36,7 @@ from shortlist.settings import (
     SimilaritySettings,
     StreamingSettings,
 )
-from shortlist.stores import drift_records, files, model_versions
+from shortlist.stores import drift_records, files, model_versions, report_files
 from steps.drift import check_retrain, detect_drift, find_current_model, skip_retrain
 from steps.etl import run_etl
 from steps.evaluate import evaluate_recommender
@@ -242,6 +242,9 @@ def test_feedback_like_the_past_skips_the_retraining(spark: SparkSession, shop: 
     assert [term["name"] for term in run.model_drift["terms"]] == list(drift.MODEL)
     assert "no term is over the threshold" in run.decision["reason"]
     skip_retrain(decision=run.decision)
+    (card,) = report_files.list_reports(shop.paths.reports, 1)
+    assert (card["name"], card["kind"]) == (run.decision["batch"], "drift")
+    assert card["headline"] == f"No retraining: {run.decision['reason']}"
     page = Path(run.decision["report"]).read_text()
     assert "No retraining" in page
     assert page.count("<svg") == 2

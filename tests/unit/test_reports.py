@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,9 +265,10 @@ def test_the_report_of_a_ranker_adds_importance_and_calibration_and_what_stage_o
     assert ["accepted", "98,765"] in page.rows  # of the data of stage one
     assert page.plots == [
         "NDCG at k = 5, 10", "recall at k = 5, 10", "MAP at k = 5, 10", "precision at k = 5, 10",
-        "hit rate at k = 5, 10", "NDCG@10 by segment of users", "Coverage by length of the list",
-        "Popularity of what is recommended", "Precision and recall", "Importance of the features",
-        "Calibration of the ranker", "Drift scores of the last runs", "Rows accepted and rejected",
+        "hit rate at k = 5, 10", "Difference in NDCG@10 from each rival", "NDCG@10 by segment of users",
+        "Coverage by length of the list", "Popularity of what is recommended", "Precision and recall",
+        "Importance of the features", "Calibration of the ranker", "Drift scores of the last runs",
+        "Rows accepted and rejected",
     ]  # fmt: skip
 
 
@@ -287,7 +289,7 @@ def test_candidates_made_elsewhere_make_a_report_without_what_is_not_known(setti
     page = page_of(report.write_report(settings=settings, model=RANKER, path=ranker))
 
     assert "No new feedback has been compared yet." in page.text
-    assert page.plots[5:] == ["NDCG@10 by segment of users", "Importance of the features"]
+    assert page.plots[6:] == ["NDCG@10 by segment of users", "Importance of the features"]
 
 
 def test_what_became_of_the_version_is_told_in_place_of_what_was_written_before(
@@ -400,6 +402,13 @@ def test_reports_are_listed_newest_first_each_with_its_card(tmp_path: Path) -> N
     assert json.loads((tmp_path / drift["name"] / "report.json").read_text()) == drift
     assert ranker_card["time"] == "2025-12-31T23:59:59+00:00"
     assert report_files.list_reports(folder, 2) == [training, drift]
+
+
+def test_a_name_that_tells_no_time_is_of_the_time_of_writing(tmp_path: Path) -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    report_files.write_report(str(tmp_path), "drift_20260300T000000", kind="drift", headline="h", page="p")
+    (card,) = report_files.list_reports(str(tmp_path), 1)
+    assert before <= datetime.fromisoformat(card["time"]) <= datetime.now(UTC)
 
 
 def test_half_a_report_a_damaged_one_and_other_folders_are_not_listed(tmp_path: Path) -> None:

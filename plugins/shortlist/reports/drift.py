@@ -96,6 +96,7 @@ def draw_history(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     axes.plot(retrained, scores, "o", color=ALARM, label="retrain")
     axes.axhline(1, color=ALARM, linestyle="--", linewidth=1)
     axes.set_ylim(0, _WIDEST_SCORE + 0.2)
+    axes.set_xlim(0.5, len(history) + 0.5)
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel(f"the last {len(history)} runs")
     axes.legend(frameon=False, fontsize=8)

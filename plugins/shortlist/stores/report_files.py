@@ -51,7 +51,7 @@ def write_report(
 
     Args:
         folder: Of all reports.
-        name: Of the run; ends with its moment, as `drift_20261121T000000` does.
+        name: Of the run; its time is the moment with which it ends, as `drift_20261121T000000` does, else now.
         kind: `TRAINING`, `RANKER` or `DRIFT`.
         headline: One sentence.
         page: HTML.
@@ -105,6 +105,8 @@ def _moment(name: str) -> str:
 
 
 def _time(name: str) -> str:
-    moment = _moment(name)
-    time = datetime.strptime(moment, "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if moment else datetime.now(UTC)
+    try:
+        time = datetime.strptime(_moment(name), "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    except ValueError:  # a name that tells no time
+        time = datetime.now(UTC)
     return time.isoformat(timespec="seconds")
