@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,4 +138,4 @@ def test_a_step_is_told_what_the_tasks_before_it_took(runs: Any) -> None:
     (train,) = [step for step in timings["done"] if step]
     assert (train["task"], set(train)) == ("train", {"task", "started", "seconds"})
     assert 0 <= train["seconds"] < 60
-    assert train["started"] < timings["started"]
+    assert datetime.fromisoformat(train["started"]) < datetime.fromisoformat(timings["started"])
