@@ -72,7 +72,13 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
         lists=lists,
         recents=recents,
         rules=rules,
-        desk=Desk(lists, recents, rules, allow_repeats=settings.publish.allow_repeats),
+        desk=Desk(
+            lists,
+            recents,
+            rules,
+            allow_repeats=settings.publish.allow_repeats,
+            remembered=limits.users_in_memory,
+        ),
         watch=watch,
     )
 

@@ -13,6 +13,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # Few: a short query on each of two cores, and some that wait for the disk.
 _POOL: Final = 8
+
+_LATE_IN_A_ROW: Final = 3
 
 # Of what a person asks for and a dashboard does not: searching, explaining, forgetting.
 SLOW_SECONDS: Final = 10.0
@@ -31,23 +34,31 @@ class AwayError(Exception):
 
 
 class Part:
-    """Remembers whether a part is there: while it is away, nobody waits for it."""
+    """Remembers whether a part is there: while it is away, nobody waits for it.
+
+    One answer that comes too late says little of the next one: only several in a row mean that a part is away, or one
+    error of another kind.
+    """
 
     def __init__(self, name: str, place: str) -> None:
         self.name = name
         self.place = place
         self.problem: str | None = None
+        self._late = 0
 
     def failed(self, error: BaseException) -> AwayError:
         """Note a failure and return what to raise. The text holds no secret: only the kind of error is told."""
         problem = f"{self.name} at {self.place} does not answer ({type(error).__name__})"
-        if self.problem is None:
-            logger.warning("%s: answers are the last known ones until it is back", problem)
-        self.problem = problem
+        self._late += 1
+        if self._late >= _LATE_IN_A_ROW or not isinstance(error, (TimeoutError, RedisTimeoutError)):
+            if self.problem is None:
+                logger.warning("%s: answers are the last known ones until it is back", problem)
+            self.problem = problem
         return AwayError(problem)
 
     def answered(self) -> None:
         """Note that it is there."""
+        self._late = 0
         if self.problem is not None:
             logger.info("%s is back", self.name)
         self.problem = None
@@ -115,6 +126,7 @@ class Postgres:
         try:
             async with asyncio.timeout(seconds or self._seconds), _lent(self._pool) as connection:
                 yield connection
+            self.part.answered()
         except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
             raise AwayError(f"there are no tables at {self.part.place} yet: the load_* DAGs make them") from None
         except (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from service.answers import Popular, Recommendations, Similar
 from service.connections import AwayError
@@ -15,10 +16,11 @@ from shortlist.recommender.blending import Proposal, Wanted, blend
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from service.answers import Variant
     from service.catalogue import Catalogue
     from service.lists import Lists, World
     from service.recent import Recent, RecentEvents
-    from service.rules import RulesFile
+    from service.rules import LoadedRules, RulesFile
 
 REASONS: Final = {
     "als": "Fits what people with this taste take",
@@ -34,30 +36,71 @@ _FOREIGN: Final = "Proposed by the candidates that were loaded"
 _NOBODY: Final = UserLists(None, (), (), known=False)
 
 
-@dataclass(frozen=True)
+class _Written(NamedTuple):
+    """An answer as it was sent, but for its time, and what it was made of."""
+
+    user: UserLists
+    world: World
+    loaded: LoadedRules
+    body: bytes
+
+
 class Desk:
     """Hands out lists.
 
-    Attributes:
-        lists: What is served.
-        recents: Events since then.
-        rules: Business rules.
-        allow_repeats: Items already taken may be recommended again.
+    The answer to a user without recent events is the same until something is published or a rule changes: it is kept
+    as it was written.
     """
 
-    lists: Lists
-    recents: RecentEvents
-    rules: RulesFile
-    allow_repeats: bool
+    def __init__(
+        self, lists: Lists, recents: RecentEvents, rules: RulesFile, *, allow_repeats: bool, remembered: int
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            lists: What is served.
+            recents: Events since then.
+            rules: Business rules.
+            allow_repeats: Items already taken may be recommended again.
+            remembered: How many answers are kept.
+        """
+        self.lists = lists
+        self.recents = recents
+        self.rules = rules
+        self.allow_repeats = allow_repeats
+        self._most = remembered
+        self._written: OrderedDict[tuple[str, Wanted], _Written] = OrderedDict()
+
+    async def write_recommendations(self, user_id: str, wanted: Wanted) -> tuple[bytes, bool]:
+        """Return `recommend` as JSON, and whether it is stale."""
+        loaded, world = self.rules.current(), self.lists.world
+        key = (user_id, wanted)
+        kept = self._written.get(key)
+        if (
+            kept is not None
+            and kept.world is world
+            and kept.loaded is loaded
+            and self.recents.remembered(user_id) == ()
+            and self.lists.remembered(user_id, self._dealt(user_id, loaded, world)[1]) is kept.user
+            and not self.lists.is_away
+        ):
+            self._written.move_to_end(key)
+            return kept.body + _now(), False
+        answer = await self.recommend(user_id, wanted)
+        body = Recommendations.__pydantic_serializer__.to_json(answer, exclude={"time"})[:-1]
+        user = self.lists.remembered(user_id, self._dealt(user_id, loaded, world)[1])
+        # What was made while something changed may be of both sides.
+        same = self.lists.world is world and self.rules.current() is loaded
+        if same and user is not None and self.recents.remembered(user_id) == () and not answer.stale:
+            self._written[key] = _Written(user, world, loaded, body)
+            if len(self._written) > self._most:
+                self._written.popitem(last=False)
+        return body + _now(), answer.stale
 
     async def recommend(self, user_id: str, wanted: Wanted) -> Recommendations:
         """Return recommendations for a user, known or not; never fails because a part is away."""
         loaded, world = self.rules.current(), self.lists.world
-        variant = None
-        generation_id = None
-        if loaded.experiment is not None and world.other_side is not None:
-            variant = loaded.experiment.variant_of(user_id)
-            generation_id = world.other_side[0] if variant == "B" else None
+        variant, generation_id = self._dealt(user_id, loaded, world)
         user, events, stale = await self._known_of(user_id, generation_id)
         recent: list[Sequence[Proposal]] = []
         if events:
@@ -89,6 +132,14 @@ class Desk:
             time=datetime.now(UTC),
             items=_items(chosen, world.catalogue),
         )
+
+    @staticmethod
+    def _dealt(user_id: str, loaded: LoadedRules, world: World) -> tuple[Variant | None, int | None]:
+        """The side of the experiment that a user is on, and its generation if that is not the served one."""
+        if loaded.experiment is None or world.other_side is None:
+            return None, None
+        variant = loaded.experiment.variant_of(user_id)
+        return variant, world.other_side[0] if variant == "B" else None
 
     async def _known_of(self, user_id: str, generation_id: int | None) -> tuple[UserLists, tuple[Recent, ...], bool]:
         """List and events of a user, and whether one of them could not be had."""
@@ -179,6 +230,10 @@ class Desk:
         pointer = world.pointer(PERSONAL)
         same = pointer is not None and pointer.generation_id == user.generation_id
         return user.generation_id, pointer.model_version if same and pointer else None
+
+
+def _now() -> bytes:
+    return b',"time":"%sZ"}' % datetime.now(UTC).isoformat(timespec="microseconds")[:26].encode()
 
 
 def reason_of(source: str) -> str:

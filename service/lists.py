@@ -58,6 +58,15 @@ class World:
     defaults_generation: int | None
     other_side: tuple[int, str | None] | None
 
+    def is_same_as(self, other: World) -> bool:
+        """Whether nothing was published or rolled back between the two."""
+        return (
+            self.served == other.served
+            and self.catalogue is other.catalogue
+            and self.defaults is other.defaults
+            and self.other_side == other.other_side
+        )
+
     def pointer(self, dataset: str) -> Pointer | None:
         """Return the pointer of a data set, if any generation of it is served."""
         return self.served.get(dataset)
@@ -151,7 +160,9 @@ class Lists:
             HISTORY
         ):
             self._users.clear()
-        self.world = world
+        # The same as long as nothing changes: what was made of it is known by it.
+        if not world.is_same_as(self.world):
+            self.world = world
 
     async def _other_side(self) -> tuple[int, str | None] | None:
         experiment = self._rules.current().experiment

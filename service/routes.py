@@ -77,13 +77,19 @@ def _add_lists(router: APIRouter, parts: Stand) -> None:
     filters = FilterReader(parts.settings)
     query = filters.parameters()
 
-    @router.get("/v1/recommendations/{user_id:path}", tags=["lists"], responses=problems(422), openapi_extra=query)
-    async def recommendations(user_id: Annotated[Id, Path(examples=["14911"])], request: Request) -> Recommendations:
+    @router.get(
+        "/v1/recommendations/{user_id:path}",
+        tags=["lists"],
+        response_model=Recommendations,
+        responses=problems(422),
+        openapi_extra=query,
+    )
+    async def recommendations(user_id: Annotated[Id, Path(examples=["14911"])], request: Request) -> Response:
         """Return exactly k items for a user, known or not."""
-        answer = await desk.recommend(user_id, filters.wanted(request))
-        if answer.stale:
+        body, is_stale = await desk.write_recommendations(user_id, filters.wanted(request))
+        if is_stale:
             parts.watch.stale.inc()
-        return answer
+        return Response(body, media_type="application/json")
 
     @router.get("/v1/items/{item_id:path}/similar", tags=["lists"], responses=problems(404, 422), openapi_extra=query)
     async def similar(item_id: Annotated[Id, Path(examples=["22423"])], request: Request) -> Similar:
