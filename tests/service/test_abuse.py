@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from embedded.postgres import EmbeddedPostgres
     from tests.redis_server import RedisServer
 
-# A busy machine is not a part that is away.
-PATIENT = f"{SETTINGS}database_seconds = 5.0\nredis_seconds = 5.0\n"
 SQL = "'; DROP TABLE internal.personal_recs; --"
 JSON = {"Content-Type": "application/json", "X-API-Key": KEY}
 LIST = "/v1/recommendations/ann"
@@ -106,7 +104,7 @@ def shop(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -
 def service(shop: Shop, redis_server: RedisServer) -> Iterator[RunningService]:
     redis_server.reset()
     with RunningService(
-        shop.folder, database_url=shop.database.url, redis_url=redis_server.service_url, settings=PATIENT
+        shop.folder, database_url=shop.database.url, redis_url=redis_server.service_url, settings=SETTINGS
     ) as running:
         yield running
 
@@ -250,7 +248,7 @@ def test_a_wrong_key_changes_nothing(service: RunningService, shop: Shop) -> Non
 
 
 def test_who_writes_too_often_has_to_wait_and_others_may_read(shop: Shop, tmp_path: Path) -> None:
-    settings = PATIENT.replace("writes_a_minute = 6000", "writes_a_minute = 3")
+    settings = SETTINGS.replace("writes_a_minute = 6000", "writes_a_minute = 3")
     with RunningService(tmp_path, database_url=shop.database.url, settings=settings) as service:
         keys = ["wrong", KEY, KEY, KEY, "wrong"]
         answers = [asked(service, "POST", "/v1/events", event(), {**JSON, "X-API-Key": key}) for key in keys]
