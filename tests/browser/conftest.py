@@ -31,7 +31,7 @@ GOODS = (
     Goods("rug", "W" + "o" * 120 + "l rug"),
     Goods("clock", "White clock", available=False),
 )
-HISTORIES = {"anna": ("mug", "pot"), "ben/2": ("lamp",)}
+HISTORIES = {"anna": ("mug", "pot"), "ben/2?": ("lamp",)}
 SETTINGS = """
 [publish]
 k = 2
@@ -40,7 +40,7 @@ online_recs = 2
 """
 CANDIDATES = {
     "anna": (("script", "als"), ("bowl", "similar"), ("lamp", "popular")),
-    "ben/2": (("mug", "als"), ("bowl", "als")),
+    "ben/2?": (("mug", "als"), ("bowl", "als")),
 }
 
 
@@ -64,7 +64,7 @@ def address(shop: Shop, redis_server: RedisServer) -> Iterator[str]:
     events = [
         *({**shown, "kind": "impression", "key": f"seen {n}"} for n in range(10)),
         *({**shown, "kind": "click", "key": f"clicked {n}"} for n in range(3)),
-        {"user_id": "ben/2", "item_id": "rug"},
+        {"user_id": "ben/2?", "item_id": "rug"},
     ]
     with RunningService(
         shop.folder, database_url=shop.database.url, redis_url=redis_server.service_url, settings=SETTINGS
