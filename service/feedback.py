@@ -36,7 +36,7 @@ _KEEP: Final = """
         RETURNING 1
     )
     SELECT (SELECT count(*) FROM kept),
-           (SELECT count(*) FROM given JOIN service.forgotten USING (user_id))
+           ARRAY(SELECT DISTINCT user_id FROM given JOIN service.forgotten USING (user_id))
 """
 
 
@@ -68,13 +68,14 @@ async def keep(postgres: Postgres, recents: RecentEvents, events: Sequence[Event
         strict=True,
     )
     rows = await postgres.rows(_KEEP, *map(list, columns), seconds=SLOW_SECONDS)
-    kept, forgotten = rows[0]
-    if not forgotten:
+    kept, forgotten = rows[0][0], frozenset(rows[0][1])
+    wanted = [event for event in events if event.user_id not in forgotten]
+    if kept:
         try:
-            await recents.add(events, now)
+            await recents.add(wanted, now)
         except AwayError:
             logger.debug("events are in PostgreSQL only")
-    return kept, len(events) - kept - forgotten, forgotten
+    return kept, len(wanted) - kept, len(events) - len(wanted)
 
 
 async def forget(postgres: Postgres, recents: RecentEvents, features: RedisPart, user_id: str) -> dict[str, int]:
@@ -95,9 +96,12 @@ async def forget(postgres: Postgres, recents: RecentEvents, features: RedisPart,
             removed[table.rpartition(".")[2]] = int(status.rpartition(" ")[2])
     removed["recent_events"] = await recents.forget(user_id)
     if features.client is not None:
-        served = await features.ask(features.client.get("features:served"), seconds=SLOW_SECONDS)
-        key = f"features:{served}:user:{user_id}"
-        removed["features"] = int(await features.ask(features.client.unlink(key), seconds=SLOW_SECONDS))
+        await features.probe()  # nobody else asks it
+        removed["features"] = 0
+        for pointer in ("features:served", "features:writing"):
+            version = await features.ask(features.client.get(pointer), seconds=SLOW_SECONDS)
+            key = f"features:{version}:user:{user_id}"
+            removed["features"] += int(await features.ask(features.client.unlink(key), seconds=SLOW_SECONDS))
     return removed
 
 

@@ -184,6 +184,11 @@ def _add_changes(router: APIRouter, parts: Stand, with_key: list[Any]) -> None:
         latest = datetime.now(UTC) + feedback.AHEAD
         if any(event.time is not None and event.time > latest for event in events.events):
             raise HTTPException(422, "An event's time is more than a day ahead: send times in UTC, as ISO 8601.")
+        least, largest = parts.settings.interactions.min_weight, parts.settings.interactions.max_weight
+        if any(event.kind == "interaction" and not least <= event.weight <= largest for event in events.events):
+            raise HTTPException(
+                422, f"An interaction's weight must be from {least:g} to {largest:g}, as [interactions] says."
+            )
         kept, repeated, forgotten = await feedback.keep(postgres, parts.recents, events.events)
         return Accepted(accepted=kept, repeated=repeated, forgotten=forgotten)
 

@@ -45,6 +45,7 @@ def test_events_are_kept_once_a_key_and_in_the_order_they_came(shop: Shop, servi
         {"user_id": "", "item_id": "pot"},
         {"user_id": "ann", "item_id": "a\u0000b"},
         {"user_id": "ann", "item_id": "pot", "weight": float("nan")},
+        {"user_id": "ann", "item_id": "pot", "weight": -1},
         {"user_id": "ann", "item_id": "pot", "kind": "purchase"},
         {"user_id": "ann", "item_id": "pot", "time": "2999-01-01T00:00:00Z"},
         {"user_id": "ann", "item_id": "pot", "time": "2026-11-20T10:00:00"},
@@ -86,6 +87,8 @@ def test_a_forgotten_user_is_nobody_in_tables_redis_and_answers(
     features.set("features:served", "v1")
     features.hset("features:v1:user:ann", "count", 3)
     features.hset("features:v1:user:bob", "count", 3)
+    features.set("features:writing", "v2")
+    features.hset("features:v2:user:ann", "count", 3)
     status, answer = service.call("DELETE", "/v1/users/ann")
     assert (status, answer["removed"]) == (
         200,
@@ -96,7 +99,7 @@ def test_a_forgotten_user_is_nobody_in_tables_redis_and_answers(
             "personal_recs": 1,
             "events": 1,
             "recent_events": 1,
-            "features": 1,
+            "features": 2,
         },
     )
     assert "forget_users" in answer["files"]
@@ -116,6 +119,10 @@ def test_a_forgotten_user_is_nobody_in_tables_redis_and_answers(
         "forgotten": 1,
     }
     assert shop.read("SELECT user_id FROM service.forgotten") == [("ann",)]
+    both = [{"user_id": "ann", "item_id": "tea"}, {"user_id": "eve", "item_id": "tea"}]
+    told = service.call("POST", "/v1/events", {"events": both})[1]
+    assert told == {"accepted": 1, "repeated": 0, "forgotten": 1}
+    assert service.recommended("eve")[0] == "pin"
 
 
 def test_an_experiment_deals_users_by_hash_and_shows_the_rates_of_both_sides(
