@@ -138,7 +138,8 @@ def test_a_later_load_leaves_the_user_out_and_counts_the_rest(served: Shop, capl
         ("personal_recs", 1),
         ("user_history", 1),
     ]
-    assert "loaded 1 rows into generation 2 of user_history, without 2 of forgotten users" in caplog.text
+    assert "loaded 1 rows into generation 2 of user_history\n" in caplog.text
+    assert "left out 2 rows of forgotten users" in caplog.text
     assert "anna" not in caplog.text
 
 

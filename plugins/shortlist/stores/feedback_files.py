@@ -118,12 +118,7 @@ def finish(database: Database, batch: str, settings: Settings) -> tuple[str | No
         written = cursor.fetchone()
     if written is None:
         rows = _write(database, batch, hidden, settings)
-        _note(
-            database,
-            "UPDATE service.exports SET written_at = clock_timestamp(), rows = %s WHERE batch = %s",
-            rows,
-            batch,
-        )
+        _note(database, _WRITTEN, rows, batch)
     else:
         (rows,) = written
     _rename(hidden, path)

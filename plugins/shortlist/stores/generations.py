@@ -181,7 +181,9 @@ def write_batches(database: Database, generation: Generation, batches: Iterator[
         )
         if not cursor.rowcount:
             raise PublishError(f"{_name(generation)} was taken over by another attempt of the same run")
-    logger.info("loaded %d rows into %s, without %d of forgotten users", count, _name(generation), left_out)
+    logger.info("loaded %d rows into %s", count, _name(generation))
+    if left_out:
+        logger.info("left out %d rows of forgotten users", left_out)
     return count
 
 
