@@ -60,7 +60,7 @@ def run_serve(folder: Path, port: int, config: str | None) -> int:
             with _process([sys.executable, "-m", "service"], log, environment) as service:
                 _wait_until_alive(service, port, log)
                 console.print(f"\n  http://localhost:{port}         the page")
-                console.print(f"  http://localhost:{port}/docs    the API\n")
+                console.print(f"  http://localhost:{port}/openapi.json    the API\n")
                 console.print(
                     f"Writing needs the header X-API-Key: {'$SERVICE_API_KEY' if given else home.api_key(folder)}",
                     soft_wrap=True,
