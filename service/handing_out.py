@@ -266,7 +266,9 @@ def _items(chosen: Sequence[Proposal], catalogue: Catalogue, similar_to: str | N
         title, category, _ = catalogue.get(item_id)
         if because is not None:
             name = catalogue.title(because) or because
-            reason = f"Goes with {name}" if similar_to else f"Because of {name}, a moment ago"
+            reason = f"Because of {name}, a moment ago"
+            if similar_to is not None:
+                source, reason = "similar", f"Goes with {name}"
         else:
             reason = reason_of(source)
         items.append(

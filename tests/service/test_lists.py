@@ -120,9 +120,9 @@ def test_a_new_generation_and_its_rollback_show_within_a_refresh(shop: Shop, ser
 
 def test_similar_items_popular_items_and_unknown_ones(service: RunningService) -> None:
     similar = service.get("/v1/items/tea/similar?k=2")
-    assert [(item["item_id"], item["reason"]) for item in similar["items"]] == [
-        ("pin", "Goes with Green tea"),
-        ("pot", "Goes with Green tea"),
+    assert [(item["item_id"], item["source"], item["reason"]) for item in similar["items"]] == [
+        ("pin", "similar", "Goes with Green tea"),
+        ("pot", "similar", "Goes with Green tea"),
     ]
     assert service.get("/v1/items/mug/similar")["items"] == []
     status, answer = service.call("GET", "/v1/items/nothing/similar")
