@@ -104,10 +104,12 @@ def test_the_page_is_served_with_events_and_a_key_until_an_interrupt(served: Ser
         assert {part["name"]: part["ok"] for part in served.ask("/v1/parts")["parts"]}.items() >= {
             ("postgresql", True), ("redis", True),
         }  # fmt: skip
-        event = {"events": [{"user_id": "ann", "item_id": "mug"}]}
+        event = {"events": [{"user_id": "ann", "item_id": "mug", "key": "once"}]}
         with pytest.raises(urllib.error.HTTPError, match="401"):
             served.ask("/v1/events", event)
-        assert served.ask("/v1/events", event, **{"X-API-Key": key_file.read_text()})["accepted"] == 1
+        for accepted in (1, 0):
+            told = served.ask("/v1/events", event, **{"X-API-Key": key_file.read_text()})
+            assert (told["accepted"], told["repeated"]) == (accepted, 1 - accepted)
         assert [row["item_id"] for row in served.ask("/v1/users/ann")["recent"]] == ["mug"]
 
         second = served.run("serve", "--port", str(served.port))
