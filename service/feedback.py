@@ -33,9 +33,10 @@ _KEEP: Final = """
         WHERE NOT EXISTS (SELECT FROM service.forgotten AS f WHERE f.user_id = given.user_id)
         ORDER BY place
         ON CONFLICT (key) DO NOTHING
-        RETURNING 1
+        RETURNING key
     )
     SELECT (SELECT count(*) FROM kept),
+           ARRAY(SELECT key FROM kept WHERE key IS NOT NULL),
            ARRAY(SELECT DISTINCT user_id FROM given JOIN service.forgotten USING (user_id))
 """
 
@@ -68,13 +69,12 @@ async def keep(postgres: Postgres, recents: RecentEvents, events: Sequence[Event
         strict=True,
     )
     rows = await postgres.rows(_KEEP, *map(list, columns), seconds=SLOW_SECONDS)
-    kept, forgotten = rows[0][0], frozenset(rows[0][1])
+    kept, new_keys, forgotten = rows[0][0], frozenset(rows[0][1]), frozenset(rows[0][2])
     wanted = [event for event in events if event.user_id not in forgotten]
-    if kept:
-        try:
-            await recents.add(wanted, now)
-        except AwayError:
-            logger.debug("events are in PostgreSQL only")
+    try:
+        await recents.add([event for event in wanted if event.key is None or event.key in new_keys], now)
+    except AwayError:
+        logger.debug("events are in PostgreSQL only")
     return kept, len(wanted) - kept, len(events) - len(wanted)
 
 

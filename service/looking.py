@@ -41,6 +41,13 @@ if TYPE_CHECKING:
     from service.rules import RulesFile
 
 _GENERATIONS: Final = 30
+
+_PUBLISHED_BY: Final = {
+    PERSONAL: "load_candidates_ranked",
+    ONLINE: "load_online_recs",
+    DEFAULT: "load_default_recs",
+    ITEMS: "any of the load_* DAGs",
+}
 _RUNS: Final = 60
 _HEADLINE: Final = "ndcg@10"
 
@@ -211,7 +218,7 @@ def parts(postgres: Postgres, redis: RedisPart, lists: Lists, rules: RulesFile, 
         detail = (
             f"generation {pointer.generation_id} of the week {pointer.week}, {pointer.rows or 0:,} rows"
             if pointer
-            else f"nothing is served: load_{'candidates_ranked' if dataset == PERSONAL else dataset} publishes it"
+            else f"nothing is served: {_PUBLISHED_BY[dataset]} publishes it"
         )
         found.append(PartRow(name=dataset, ok=pointer is not None, detail=detail))
     problem = rules.problem

@@ -28,6 +28,12 @@ def test_events_are_kept_once_a_key_and_in_the_order_they_came(shop: Shop, servi
     )
     again = [*events, {"user_id": "ann", "item_id": "tea", "key": "4"}]
     assert service.call("POST", "/v1/events", {"events": again})[1] == {"accepted": 1, "repeated": 3, "forgotten": 0}
+    recent = service.get("/v1/users/ann")["recent"]
+    assert [(event["item_id"], event["kind"]) for event in recent] == [
+        ("tea", "interaction"),
+        ("pot", "click"),
+        ("pot", "interaction"),
+    ]
     kept = shop.read("SELECT key, kind, item_id, weight, generation_id FROM service.events ORDER BY event_id")
     assert kept == [
         ("1", "impression", "pot", 1.0, 5),
