@@ -33,13 +33,14 @@ REASONS: Final = {
 
 _FOREIGN: Final = "Proposed by the candidates that were loaded"
 
-_NOBODY: Final = UserLists(None, (), (), known=False)
+_NOBODY: Final = UserLists(None)
 
 
 class _Written(NamedTuple):
     """An answer as it was sent, but for its time, and what it was made of."""
 
     user: UserLists
+    events: tuple[Recent, ...]
     world: World
     loaded: LoadedRules
     body: bytes
@@ -48,8 +49,8 @@ class _Written(NamedTuple):
 class Desk:
     """Hands out lists.
 
-    The answer to a user without recent events is the same until something is published or a rule changes: it is kept
-    as it was written.
+    An answer is the same until something is published, a rule changes or the user does something: it is kept as it
+    was written.
     """
 
     def __init__(
@@ -72,7 +73,10 @@ class Desk:
         self._written: OrderedDict[tuple[str, Wanted], _Written] = OrderedDict()
 
     async def write_recommendations(self, user_id: str, wanted: Wanted) -> tuple[bytes, bool]:
-        """Return `recommend` as JSON, and whether it is stale."""
+        """Return recommendations for a user, known or not, as JSON of `Recommendations`; and whether they are stale.
+
+        Never fails because a part is away.
+        """
         loaded, world = self.rules.current(), self.lists.world
         key = (user_id, wanted)
         kept = self._written.get(key)
@@ -80,25 +84,23 @@ class Desk:
             kept is not None
             and kept.world is world
             and kept.loaded is loaded
-            and self.recents.remembered(user_id) == ()
+            and self.recents.remembered(user_id) is kept.events
             and self.lists.remembered(user_id, self._dealt(user_id, loaded, world)[1]) is kept.user
             and not self.lists.is_away
         ):
             self._written.move_to_end(key)
             return kept.body + _now(), False
-        answer = await self.recommend(user_id, wanted)
+        answer, user, events = await self._recommend(user_id, wanted)
         body = Recommendations.__pydantic_serializer__.to_json(answer, exclude={"time"})[:-1]
-        user = self.lists.remembered(user_id, self._dealt(user_id, loaded, world)[1])
         # What was made while something changed may be of both sides.
-        same = self.lists.world is world and self.rules.current() is loaded
-        if same and user is not None and self.recents.remembered(user_id) == () and not answer.stale:
-            self._written[key] = _Written(user, world, loaded, body)
+        if self.lists.world is world and self.rules.current() is loaded and not answer.stale:
+            self._written[key] = _Written(user, events, world, loaded, body)
             if len(self._written) > self._most:
                 self._written.popitem(last=False)
         return body + _now(), answer.stale
 
-    async def recommend(self, user_id: str, wanted: Wanted) -> Recommendations:
-        """Return recommendations for a user, known or not; never fails because a part is away."""
+    async def _recommend(self, user_id: str, wanted: Wanted) -> tuple[Recommendations, UserLists, tuple[Recent, ...]]:
+        """The answer, and the lists and events of the user that it was made of."""
         loaded, world = self.rules.current(), self.lists.world
         variant, generation_id = self._dealt(user_id, loaded, world)
         user, events, stale = await self._known_of(user_id, generation_id)
@@ -121,7 +123,7 @@ class Desk:
             rules=loaded.rules,
         )
         number, model_version = self._origin(world, user, variant)
-        return Recommendations(
+        answer = Recommendations(
             user_id=user_id,
             known=user.known,
             generation=number,
@@ -132,6 +134,7 @@ class Desk:
             time=datetime.now(UTC),
             items=_items(chosen, world.catalogue),
         )
+        return answer, user, events
 
     @staticmethod
     def _dealt(user_id: str, loaded: LoadedRules, world: World) -> tuple[Variant | None, int | None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from array import array
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -72,21 +74,30 @@ class World:
         return self.served.get(dataset)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class UserLists:
-    """One user's list and history, of one moment.
+    """One user's list and history, of one moment, as small as they go: thousands are remembered.
 
     Attributes:
         generation_id: Of the personal recs; None if none is served.
-        personal: Best first; empty for a user without a list.
+        item_ids: Of the list, best first; empty for a user without one.
+        scores: One an item.
+        sources: One an item.
         seen: Items of the history.
         known: The user has a list or a history.
     """
 
     generation_id: int | None
-    personal: tuple[Proposal, ...]
-    seen: tuple[str, ...]
-    known: bool
+    item_ids: tuple[str, ...] = ()
+    scores: Sequence[float] = ()
+    sources: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+    known: bool = False
+
+    @property
+    def personal(self) -> list[Proposal]:
+        """The list, best first."""
+        return list(map(Proposal, self.item_ids, self.sources, self.scores))
 
 
 class Lists:
@@ -196,8 +207,14 @@ class Lists:
         world = self.world
         rows = await self._postgres.rows(reading.USER_LISTS, user_id, generation_id)
         number, item_ids, scores, sources, seen = rows[0]
-        personal = tuple(map(Proposal, item_ids, sources, scores)) if item_ids else ()
-        lists = UserLists(number, personal, tuple(seen or ()), known=item_ids is not None or seen is not None)
+        lists = UserLists(
+            number,
+            _shared(item_ids),
+            array("f", scores or ()),
+            _shared(sources),
+            _shared(seen),
+            known=item_ids is not None or seen is not None,
+        )
         pointer = world.pointer(PERSONAL)
         # What was published since the last look is right, but the pointer would not throw it away in time.
         unchanged = all(world.pointer(name) == self.world.pointer(name) for name in (PERSONAL, HISTORY))
@@ -247,3 +264,8 @@ class Lists:
         if len(self._similar) > self._settings.users_in_memory:
             self._similar.popitem(last=False)
         return proposals
+
+
+def _shared(texts: Sequence[str] | None) -> tuple[str, ...]:
+    """The same texts, each of which is in memory only once however many lists it is in."""
+    return tuple(map(sys.intern, texts or ()))

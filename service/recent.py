@@ -157,9 +157,10 @@ class RecentEvents:
         self._remembered.pop(user_id, None)
 
     def _young(self, events: tuple[Recent, ...]) -> tuple[Recent, ...]:
-        if not events:
-            return events
         oldest = datetime.now(UTC) - timedelta(days=self._settings.recent_days)
+        # The same tuple as long as it may be: what was made of it is known by it.
+        if not events or events[-1].time >= oldest:
+            return events
         return tuple(event for event in events if event.time >= oldest)
 
 
