@@ -79,6 +79,9 @@ class LoadedRules:
     experiment: Experiment | None = None
 
 
+_NO_RULES = LoadedRules()
+
+
 def load_rules(path: Path) -> LoadedRules:
     """Read and check a file of rules.
 
@@ -119,7 +122,7 @@ class RulesFile:
         """Read the file. A broken one starts with empty rules and a problem; a missing one is empty rules."""
         self.problem: str | None = None
         self._path = path
-        self._current = LoadedRules()
+        self._current = _NO_RULES
         self._stamp: tuple[int, ...] | None = None
         self.refresh()
 
@@ -135,7 +138,8 @@ class RulesFile:
         try:
             found = self._path.stat()
         except FileNotFoundError:
-            self._current, self._stamp, self.problem = LoadedRules(), None, None
+            # The same object as long as nothing changes: answers are kept by it.
+            self._current, self._stamp, self.problem = _NO_RULES, None, None
             return False
         # Also the time of change that nobody can set back: an older copy may bring its old time along.
         stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
