@@ -8,7 +8,7 @@ import sys
 
 from service.environment import Environment
 from shortlist.errors import ShortlistError
-from shortlist.settings import load_settings
+from shortlist.settings import PROJECT_ROOT, load_settings
 
 
 def main() -> int:
@@ -20,7 +20,9 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         settings = load_settings()
-        environment = Environment.from_os(last_known_file=f"{settings.paths.root}/data/service/last_known.json")
+        # On this machine, also where everything else lies on object storage.
+        root = PROJECT_ROOT if "://" in settings.paths.root else settings.paths.root
+        environment = Environment.from_os(last_known_file=f"{root}/data/service/last_known.json")
 
         from service.app import create_app
         from service.server import serve
