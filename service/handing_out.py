@@ -150,6 +150,11 @@ class Desk:
         events = self.recents.remembered(user_id)
         if user is not None and events is not None:
             return user, events, False
+        if events is not None:
+            try:
+                return await self.lists.user(user_id, generation_id), events, False
+            except AwayError:
+                return _NOBODY, events, True
         read, told = await asyncio.gather(
             self.lists.user(user_id, generation_id), self.recents.of(user_id), return_exceptions=True
         )

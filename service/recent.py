@@ -1,7 +1,7 @@
 """Recent events of a user in Redis: a list of the newest, which expires when nothing comes any more.
 
-What was read is remembered until somebody writes: every write is announced on a channel that every process of the
-service listens to. While a process cannot listen, it asks Redis each time.
+Most users have none, and what was read is remembered until somebody writes: every write is announced on a channel that
+every process of the service listens to. While a process cannot listen, it asks Redis each time.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _TOLD: Final = ("interaction", "click")
 
 _WRITE_SECONDS: Final = 2.0
 _LISTEN_SECONDS: Final = 5.0
+_KEY: Final = "recent:"
+_KEYS_A_SCAN: Final = 1000
 
 
 class Recent(NamedTuple):
@@ -48,6 +50,9 @@ class RecentEvents:
         self._redis = redis
         self._settings = settings
         self._remembered: OrderedDict[str, tuple[Recent, ...]] = OrderedDict()
+        # Who may have events; it is everybody who has as long as `_knows_all`.
+        self._active: set[str] = set()
+        self._knows_all = False
         self._listens = False
         self._changes = 0
 
@@ -57,6 +62,8 @@ class RecentEvents:
             return ()
         if self._redis.part.problem is not None:
             return None
+        if self._knows_all and user_id not in self._active:
+            return ()
         events = self._remembered.get(user_id)
         return self._young(events) if events else events
 
@@ -134,9 +141,10 @@ class RecentEvents:
                 with suppress(OSError, RedisError, AwayError):
                     await self._listen()
             finally:
-                self._listens = False
+                self._listens = self._knows_all = False
                 self._changes += 1
                 self._remembered.clear()
+                self._active.clear()
             await asyncio.sleep(self._settings.refresh_seconds)
 
     async def _listen(self) -> None:
@@ -149,11 +157,20 @@ class RecentEvents:
                     continue
                 if message["type"] == "subscribe":
                     self._listens = True
+                    await self._find_active()
                 elif message["type"] == "message":
                     self._changed(message["data"])
 
+    async def _find_active(self) -> None:
+        """Find out who has events. Who gets his first one meanwhile is announced."""
+        assert self._redis.client is not None
+        async for key in self._redis.client.scan_iter(match=f"{_KEY}*", count=_KEYS_A_SCAN):
+            self._active.add(key.removeprefix(_KEY))
+        self._knows_all = True
+
     def _changed(self, user_id: str) -> None:
         self._changes += 1
+        self._active.add(user_id)
         self._remembered.pop(user_id, None)
 
     def _young(self, events: tuple[Recent, ...]) -> tuple[Recent, ...]:
@@ -165,4 +182,4 @@ class RecentEvents:
 
 
 def _key(user_id: str) -> str:
-    return f"recent:{user_id}"
+    return f"{_KEY}{user_id}"
