@@ -9,7 +9,7 @@ import pytest
 from shortlist.stores.database import ensure_schema
 from tests.running_service import RunningService, wait_until
 from tests.shop import Shop
-from tests.shop_for_service import SETTINGS, publish_all, publish_personal
+from tests.shop_for_service import ITEMS, SETTINGS, publish_all, publish_personal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +131,7 @@ def test_similar_items_popular_items_and_unknown_ones(service: RunningService) -
 
 
 def test_rules_hold_within_a_refresh_and_a_broken_file_changes_nothing(service: RunningService) -> None:
+    assert service.recommended("ann") == ["pot", "tea", "bag"]  # an answer that was kept
     service.rules.write_text('pin = ["pin"]\nblock = ["tea"]\n', encoding="utf-8")
     service.refresh()
     assert service.recommended("ann") == ["pin", "pot", "bag"]
@@ -168,3 +169,12 @@ def test_every_length_is_exact_as_long_as_there_is_anything_left(service: Runnin
         assert len(listed) == len(set(listed)) == min(k, len(eligible))
         assert set(listed) <= eligible
         assert answer["complete"] == (k <= len(eligible))
+
+
+def test_an_item_that_is_no_longer_available_leaves_the_answers_that_were_kept(
+    shop: Shop, service: RunningService
+) -> None:
+    assert service.recommended("ann") == ["pot", "tea", "bag"]
+    shop.reference(items=ITEMS.replace("tea,Green tea,tea,true", "tea,Green tea,tea,false"))
+    service.refresh()
+    assert service.recommended("ann") == ["pot", "bag", "pin"]
