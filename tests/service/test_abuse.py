@@ -270,7 +270,7 @@ def test_a_thousand_slow_clients_do_not_keep_others_waiting(service: RunningServ
         for _ in range(10):
             started = time.monotonic()
             still_well(service)
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 5
     finally:
         for connection in slow:
             connection.close()

@@ -27,8 +27,9 @@ IMPATIENT = SETTINGS.replace("database_seconds = 5.0", "database_seconds = 0.5")
 )
 ANN = ["pot", "tea", "bag"]
 EVERYBODY = ["mug", "tea", "pot"]
-# Seconds: of most answers, and of each on a machine where everything else is tested at the same time.
-QUICK, QUICK_ENOUGH = 1.0, 3.0
+# Seconds of an answer: far above what one takes, since this machine may be testing everything else at the same time,
+# and far below what a caller who waits for PostgreSQL or Redis would take.
+NOT_HANGING = 8.0
 
 
 @pytest.fixture
@@ -103,9 +104,7 @@ def test_without_postgresql_lists_are_the_last_known_ones(
         with ThreadPoolExecutor(20) as threads:
             answers = list(threads.map(lambda number: listed(service, f"/v1/recommendations/new-{number}"), range(20)))
         assert [answer[:2] for answer in answers] == [(True, EVERYBODY)] * 20
-        seconds = sorted(seconds for _, _, seconds in answers)
-        assert seconds[10] < QUICK
-        assert seconds[-1] < QUICK_ENOUGH
+        assert max(seconds for _, _, seconds in answers) < NOT_HANGING
         remembered = listed(service, "/v1/recommendations/ann")
         assert remembered[:2] == (True, ANN)
         assert listed(service, "/v1/popular")[:2] == (True, EVERYBODY)
@@ -143,12 +142,13 @@ def test_without_redis_lists_are_not_blended_and_events_are_kept(
     service: RunningService, redis_cable: Cable, shop: Shop, fault: Any
 ) -> None:
     with fault(redis_cable):
+        # Until it is noticed, at the latest by the next look, what was known a moment ago counts.
+        assert listed(service, "/v1/recommendations/ann")[1] == ANN
+        assert until(service, "/v1/recommendations/ann", stale=True) == ANN
         with ThreadPoolExecutor(20) as threads:
             answers = list(threads.map(lambda _: listed(service, "/v1/recommendations/ann"), range(20)))
         assert [answer[:2] for answer in answers] == [(True, ANN)] * 20
-        seconds = sorted(seconds for _, _, seconds in answers)
-        assert seconds[10] < QUICK
-        assert seconds[-1] < QUICK_ENOUGH
+        assert max(seconds for _, _, seconds in answers) < NOT_HANGING
         started = time.monotonic()
         kept = service.call("POST", "/v1/events", {"events": [{"user_id": "ann", "item_id": "tea"}]})
         assert kept == (200, {"accepted": 1, "repeated": 0, "forgotten": 0})
@@ -183,7 +183,7 @@ def test_a_start_without_postgresql_serves_the_last_known_list_and_recovers(
                 service.start()
                 stale, items, seconds = listed(service, "/v1/recommendations/ann?k=2")
                 assert (stale, items) == (True, EVERYBODY[:2])
-                assert seconds < QUICK_ENOUGH
+                assert seconds < NOT_HANGING
                 assert service.call("GET", "/health/ready")[0] == 503
             assert until(service, "/v1/recommendations/ann", stale=False) == ANN
         finally:
