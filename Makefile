@@ -82,9 +82,11 @@ test-compose: setup ## Boot the real stack and test the chain on it. ALL=1: cras
 
 LOCK := .bootstrap/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 LOCK_LIKE := $(LOCK) --python-version 3.13 --constraint requirements.lock
-lock: setup ## Resolve requirements-*.txt anew: for all commands, for the images of Airflow, of the service, of MLflow
-	@$(LOCK) --upgrade --python-version 3.11 --output-file requirements.lock requirements-airflow.txt requirements-service.txt requirements-dev.txt
+lock: setup ## Resolve requirements-*.txt anew: for all commands, and for each image
+	@$(LOCK) --upgrade --python-version 3.11 --output-file requirements.lock requirements-airflow.txt requirements-service.txt requirements-jobs.txt requirements-dev.txt
 	@$(LOCK_LIKE) --output-file requirements-airflow.lock requirements-airflow.txt
+	@$(LOCK_LIKE) --output-file requirements-jobs.lock requirements-jobs.txt
+	@$(LOCK_LIKE) --output-file requirements-examples.lock requirements-examples.txt
 	@$(LOCK_LIKE) --overrides requirements-service-without.txt --output-file requirements-service.lock requirements-service.txt
 	@$(LOCK) --upgrade --python-version 3.13 --output-file requirements-mlflow.lock requirements-mlflow.txt
 
