@@ -58,6 +58,35 @@ ENTRYPOINT ["/opt/shortlist/with-secrets"]
 CMD ["python", "-m", "service"]
 
 
+FROM python:3.13-slim AS jobs
+
+# Git keeps the versions of the data sets.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates git \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 50000 --gid 0 --no-create-home jobs \
+    # A new volume takes its owner and mode from here.
+    && install -d -o jobs -g 0 -m 775 /opt/airflow/jobs-data
+COPY requirements-jobs.lock /
+RUN --mount=type=cache,target=/root/.cache pip install --require-hashes --requirement /requirements-jobs.lock
+USER 50000:0
+ENV PYTHONPATH=/opt/airflow/plugins \
+    PYTHONUNBUFFERED=1
+# The code is mounted: a changed step needs no new image.
+WORKDIR /opt/airflow
+CMD ["python", "-m", "jobs", "--help"]
+
+
+FROM python:3.13-slim AS examples
+
+RUN useradd --uid 50000 --gid 0 --no-create-home examples
+COPY requirements-examples.lock /
+RUN --mount=type=cache,target=/root/.cache pip install --require-hashes --requirement /requirements-examples.lock
+USER 50000:0
+WORKDIR /opt/airflow
+CMD ["python", "-m", "examples.store"]
+
+
 FROM debian:trixie-slim AS redis-commander
 
 RUN apt-get update \

@@ -77,8 +77,8 @@ compose-models: ## With containers: list the model versions, who is champion, si
 compose-rollback: ## With containers: go back to the previous generation, VIEW=..., or champion, MODEL=...
 	@$(ONCE) airflow-cli python /opt/shortlist/models.py rollback $(BACK)
 
-test-compose: setup ## Boot the real stack and test the chain on it. ALL=1: crashes, changes and the light stack, too
-	@.venv/bin/python -m pytest --durations=15 $(if $(ALL),tests/compose,tests/compose/test_stack.py)
+test-compose: setup ## Boot the real stack and test the chain and container tasks on it. ALL=1: crashes, changes and the light stack, too
+	@.venv/bin/python -m pytest --durations=15 $(if $(ALL),tests/compose,tests/compose/test_stack.py tests/compose/test_containers.py)
 
 LOCK := .bootstrap/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 LOCK_LIKE := $(LOCK) --python-version 3.13 --constraint requirements.lock
