@@ -1,7 +1,7 @@
 """One step in a container of its own: `python -m jobs <job> [options]`.
 
-What is logged goes to stderr. The last line on stdout is the result, `{"result": …}`. The exit code is 0, 99 if there was
-nothing to do, 1 after an error, 143 after SIGTERM; the last line on stderr then says why.
+What is logged goes to stderr. The last line on stdout is the result, `{"result": …}`. The exit code is 0, 99 if there
+was nothing to do, 1 after an error, 143 after SIGTERM; the last line on stderr then says why.
 """
 
 from __future__ import annotations
