@@ -51,9 +51,14 @@ JOBS_DATA: Final = f"{HOME}/jobs-data"
 # Of the worker's environment, what every job of the project may know.
 _COMMON: Final = ("SHORTLIST_CONFIG", "SHORTLIST_VERSION", "DATA_ROOT")
 
-# What a job needs that speaks to S3 and to the repository of data sets.
-S3_SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-S3_VARIABLES: Final = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
+# For `job_task(…, **S3)` and `**DATASETS`: what a job needs that speaks to S3, and to the repository of the data sets.
+_S3_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+S3: Final[dict[str, Any]] = {
+    "network": "jobs",
+    "secrets": _S3_SECRETS,
+    "variables": ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
+}
+DATASETS: Final[dict[str, Any]] = S3 | {"secrets": (*_S3_SECRETS, "DATASETS_TOKEN")}
 
 _LONGEST_LINE = 64 * 1024
 _KILL_SECONDS = 10
@@ -396,6 +401,11 @@ def job_task(
         ],
         **options,
     )
+
+
+def said_by(task_id: str) -> str:
+    """Return a template of what a `JobOperator` heard of the sentences it listened for; empty if it never ran."""
+    return f"{{{{ (ti.xcom_pull(task_ids='{task_id}', key='{SAID}') or []) | join(', ') }}}}"
 
 
 def project() -> str:

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -63,26 +63,24 @@ def goes_first(run_id: str, active: Mapping[str, str]) -> bool:
     return False
 
 
-def check_run_docker_output(*, result: Mapping[str, Any] | None, said: Sequence[str] | None) -> bool:
+def check_run_docker_output(*, result: object, said: str) -> bool:
     """Return whether the container has transformed new data, by its result or by what it said.
 
     Args:
         result: Of the job; `None` if it gave none or was skipped.
         said: Those of the sentences listened for that were in its log.
     """
-    if result and result.get("new_data") is True:
+    if _fields(result).get("new_data") is True:
         logger.info("the container transformed new data")
         return True
-    if NEW_DATA in (said or ()):
+    if NEW_DATA in said:
         logger.info("the container said: %s", NEW_DATA)
         return True
     logger.info("skipped: the container transformed no new data")
     return False
 
 
-def check_mismatch(
-    *, result: Mapping[str, Any] | None, said: Sequence[str] | None, skip_trigger: str, skip_model: str
-) -> dict[str, Any]:
+def check_mismatch(*, result: object, said: str, skip_trigger: str, skip_model: str) -> dict[str, Any]:
     """Decide whether a model is trained on the data set as it is now.
 
     Args:
@@ -92,18 +90,22 @@ def check_mismatch(
         skip_model: The variable `dev_skip_model`: do not train, whatever else holds.
 
     Returns:
-        `train`, `reason`, and the `dataset_commit` to train on, empty if it is not known.
+        `train`, `reason`, and the `dataset_commit` to train on, `None` if it is not known.
     """
-    result = result or {}
+    compared = _fields(result)
     if is_yes(skip_model):
         train, reason = False, "the variable dev_skip_model is set"
     elif is_yes(skip_trigger):
         train, reason = True, "the variable dev_skip_trigger is set"
-    elif result.get("mismatch") is True:
-        train, reason = True, str(result.get("reason") or "the data set is not the champion's")
-    elif MISMATCH in (said or ()):
+    elif compared.get("mismatch") is True:
+        train, reason = True, str(compared.get("reason") or "the data set is not the champion's")
+    elif MISMATCH in said:
         train, reason = True, MISMATCH
     else:
-        train, reason = False, str(result.get("reason") or "the container found no mismatch")
+        train, reason = False, str(compared.get("reason") or "the container found no mismatch")
     logger.info("%s: %s", "training" if train else "no training", reason)
-    return {"train": train, "reason": reason, "dataset_commit": str(result.get("dataset_commit") or "")}
+    return {"train": train, "reason": reason, "dataset_commit": compared.get("dataset_commit") or None}
+
+
+def _fields(result: object) -> dict[str, Any]:
+    return result if isinstance(result, dict) else {}
