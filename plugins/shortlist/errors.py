@@ -79,5 +79,9 @@ class TrackingError(ShortlistError):
     """MLflow cannot be reached, is silent or refuses. Nothing that is served depends on it."""
 
 
+class JobError(ShortlistError):
+    """A container job failed, or the engine refused it. Its container is gone."""
+
+
 class SetupError(ShortlistError):
     """The machine lacks something the embedded mode needs (Java, a port, disk, a Python version)."""
