@@ -83,5 +83,9 @@ class JobError(ShortlistError):
     """A container job failed, or the engine refused it. Its container is gone."""
 
 
+class CrawlError(ShortlistError):
+    """The catalogue's source is away, forbids it, or what it gave is no complete catalogue; the last one stays."""
+
+
 class SetupError(ShortlistError):
     """The machine lacks something the embedded mode needs (Java, a port, disk, a Python version)."""
