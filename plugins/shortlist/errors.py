@@ -87,5 +87,13 @@ class CrawlError(ShortlistError):
     """The catalogue's source is away, forbids it, or what it gave is no complete catalogue; the last one stays."""
 
 
+class SearchIndexError(ShortlistError):
+    """Elasticsearch cannot be reached, refuses or lost documents; what was searched stays."""
+
+
+class ServiceError(ShortlistError):
+    """The service cannot be reached or refuses."""
+
+
 class SetupError(ShortlistError):
     """The machine lacks something the embedded mode needs (Java, a port, disk, a Python version)."""

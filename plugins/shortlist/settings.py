@@ -383,6 +383,7 @@ class ServiceSettings:
         events: At most, in one request.
         writes_a_minute: Requests that change something, of one client's address.
         database_seconds: A query that takes longer counts as an answer that does not come; and so `redis_seconds`.
+        search_seconds: Elasticsearch that takes longer is not waited for: PostgreSQL finds the items then.
         refresh_seconds: Between two looks at what is served and at the rules.
         users_in_memory: Users whose lists are kept, the last ones asked for.
         body_bytes: Largest body of a request.
@@ -397,6 +398,7 @@ class ServiceSettings:
     writes_a_minute: int = Field(default=600, ge=1)
     database_seconds: float = Field(default=0.5, gt=0, le=10)
     redis_seconds: float = Field(default=0.25, gt=0, le=10)
+    search_seconds: float = Field(default=1.0, gt=0, le=10)
     refresh_seconds: float = Field(default=1.0, gt=0, le=60)
     users_in_memory: int = Field(default=10_000, ge=0)
     body_bytes: int = Field(default=1_000_000, ge=1000)
