@@ -83,8 +83,7 @@ RUN useradd --uid 50000 --gid 0 --no-create-home examples
 COPY requirements-examples.lock /
 RUN --mount=type=cache,target=/root/.cache pip install --require-hashes --requirement /requirements-examples.lock
 USER 50000:0
-WORKDIR /opt/airflow
-CMD ["python", "-m", "examples.store"]
+CMD ["moto_server", "--host", "0.0.0.0", "--port", "5000"]
 
 
 FROM debian:trixie-slim AS redis-commander

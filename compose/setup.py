@@ -49,8 +49,8 @@ _MEMORY_OF_PROFILES = {
 # The example's S3 takes any.
 _EXAMPLE_S3 = {
     "AWS_ENDPOINT_URL": "http://example-s3:5000",
-    "AWS_ACCESS_KEY_ID": "example",
-    "AWS_SECRET_ACCESS_KEY": "example-secret",
+    "AWS_ACCESS_KEY_ID": "shortlist-example-key",
+    "AWS_SECRET_ACCESS_KEY": "shortlist-example-secret",
 }
 _S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL")
 

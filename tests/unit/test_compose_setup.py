@@ -261,8 +261,8 @@ def test_jobs_get_the_tables_the_key_of_the_service_and_nothing_of_airflow(tmp_p
             {"COMPOSE_PROFILES": "containers,examples"},
             {
                 "AWS_ENDPOINT_URL": "http://example-s3:5000",
-                "AWS_ACCESS_KEY_ID": "example",
-                "AWS_SECRET_ACCESS_KEY": "example-secret",
+                "AWS_ACCESS_KEY_ID": "shortlist-example-key",
+                "AWS_SECRET_ACCESS_KEY": "shortlist-example-secret",
             },
         ),
         (
