@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from urllib.parse import unquote, urlsplit
 
-_SECRETS = ("TELEGRAM_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+_SECRETS = (
+    "TELEGRAM_TOKEN",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "DATASETS_TOKEN",
+)
 _URLS = ("RECS_DATABASE_URL", "FEATURES_REDIS_URL", "MLFLOW_TRACKING_URI")
 
 # Shorter values are words that a text holds anyway; Airflow's own masker draws the same line.
