@@ -95,5 +95,13 @@ class ServiceError(ShortlistError):
     """The service cannot be reached or refuses."""
 
 
+class ObjectStorageError(ShortlistError):
+    """Object storage cannot be reached, is silent or refuses. Never holds a key."""
+
+
+class DatasetError(ShortlistError):
+    """A version of a data set cannot be made or read: the repository or what it names is away or refuses."""
+
+
 class SetupError(ShortlistError):
     """The machine lacks something the embedded mode needs (Java, a port, disk, a Python version)."""

@@ -10,6 +10,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -407,6 +408,105 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class TransformColumnSettings(ColumnSettings):
+    """Names of the fields of raw events. `None`: raw events have no such field.
+
+    Attributes:
+        cancellation: Becomes the column that `[interactions].cancellation` looks at.
+    """
+
+    weight: str | None = "weight"
+    cancellation: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TransformSettings:
+    """Where raw events lie, how to read them, and where what is made of them goes.
+
+    Attributes:
+        raw: Folder, `s3://bucket/prefix` or relative to the project; JSON lines, CSV or Parquet, also `.gz`.
+        processed: Folder of Parquet files with the columns of `[input.columns]`; and so `viz` of the tables for charts,
+            `quarantine` of what was rejected.
+        format: `auto` decides by the name of an object.
+        timezone: IANA name; of times that carry no zone of their own.
+        time_format: `auto`: ISO 8601, or seconds since 1970.
+        delimiter: Of CSV files.
+        encoding: Of CSV and JSON lines files.
+        max_rejected_share: Of the rows of the new objects, without the reasons that `[interactions].tolerated` names,
+            and of the bytes in objects that cannot be read; above it the run fails.
+        max_object_bytes: A larger object is rejected as a whole.
+        timeout_seconds: Object storage that is silent for so long is away.
+        columns: What fields are called in raw events.
+    """
+
+    raw: str = "s3://shortlist-raw/events"
+    processed: str = "s3://shortlist-data/processed"
+    viz: str = "s3://shortlist-data/viz"
+    quarantine: str = "s3://shortlist-data/quarantine"
+    format: Literal["auto", "jsonl", "csv", "parquet"] = "auto"
+    timezone: str = "UTC"
+    time_format: Literal["auto", "epoch_s", "epoch_ms", "epoch_us"] = "auto"
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    encoding: str = "UTF-8"
+    max_rejected_share: float = Field(default=0.05, ge=0, le=1)
+    max_object_bytes: int = Field(default=1_000_000_000, ge=1)
+    timeout_seconds: float = Field(default=30.0, gt=0, le=600)
+    columns: TransformColumnSettings = field(default_factory=TransformColumnSettings)
+
+    @model_validator(mode="after")
+    def _folders_lie_apart(self) -> TransformSettings:
+        folders = {name: f"{getattr(self, name).rstrip('/')}/" for name in ("raw", "processed", "viz", "quarantine")}
+        for name, folder in folders.items():
+            for other, inside in folders.items():
+                if name != other and inside.startswith(folder):
+                    raise ValueError(
+                        f"{other} = {inside!r} lies in {name} = {folder!r}: each needs a folder of its own"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _known_names(self) -> TransformSettings:
+        try:
+            ZoneInfo(self.timezone)
+            codecs.lookup(self.encoding)
+        except (ZoneInfoNotFoundError, LookupError, ValueError):
+            raise ValueError(
+                f"timezone = {self.timezone!r} and encoding = {self.encoding!r} must be names such as Europe/London "
+                "and ISO-8859-1"
+            ) from None
+        return self
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DatasetSettings:
+    """Where versions of the transformed data are kept.
+
+    Attributes:
+        repository: Git URL or path; `None`: a repository of its own, `datasets.git` in the folder of the jobs. Without
+            credentials: `$DATASETS_TOKEN` is the password for an `https://` URL.
+        remote: Folder in object storage that holds the data itself, `s3://bucket/prefix`, or an absolute path.
+        timeout_seconds: A command of Git or DVC that takes longer has failed.
+    """
+
+    repository: str | None = None
+    remote: str = Field(default="s3://shortlist-data/versions", pattern=r"^(s3:/)?/[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    timeout_seconds: float = Field(default=1800.0, gt=0)
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> DatasetSettings:
+        if self.repository is None:
+            return self
+        url = urlsplit(self.repository)
+        if self.repository.startswith("-") or not self.repository.strip() or "::" in self.repository:
+            raise ValueError("repository must be a path or a URL such as https://git.example.org/team/datasets.git")
+        if url.scheme and (url.password or (url.username and url.scheme != "ssh")):
+            raise ValueError("repository must not hold credentials: put the token into DATASETS_TOKEN")
+        if url.scheme == "http":
+            raise ValueError("repository must be https://, ssh:// or a path: over http:// anybody could read the token")
+        return self
+
+
+@dataclass(frozen=True, config=_STRICT)
 class PathSettings:
     """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`.
 
@@ -508,6 +608,11 @@ class PathSettings:
         return f"{self.root}/postgres_data"
 
     @property
+    def jobs(self) -> str:
+        """What container jobs keep between runs, always on this machine: `$JOBS_DATA`, else `data/jobs`."""
+        return os.environ.get("JOBS_DATA") or str(PROJECT_ROOT / "data" / "jobs")
+
+    @property
     def reports(self) -> str:
         """One folder a run, each with `index.html`."""
         return f"{self.root}/reports"
@@ -534,6 +639,8 @@ class Settings:
     drift: DriftSettings = field(default_factory=DriftSettings)
     tune: TuneSettings = field(default_factory=TuneSettings)
     service: ServiceSettings = field(default_factory=ServiceSettings)
+    transform: TransformSettings = field(default_factory=TransformSettings)
+    datasets: DatasetSettings = field(default_factory=DatasetSettings)
     paths: PathSettings = field(default_factory=PathSettings)
 
     @model_validator(mode="after")

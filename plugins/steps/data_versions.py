@@ -1,0 +1,1 @@
+load_processed = load_viz = None
