@@ -15,7 +15,6 @@ _SECRETS = (
     "DATASETS_TOKEN",
 )
 _URLS = ("RECS_DATABASE_URL", "FEATURES_REDIS_URL", "MLFLOW_TRACKING_URI", "ELASTICSEARCH_URL")
-_URLS = ("RECS_DATABASE_URL", "FEATURES_REDIS_URL", "MLFLOW_TRACKING_URI")
 
 # Shorter values are words that a text holds anyway; Airflow's own masker draws the same line.
 _SHORTEST = 5
