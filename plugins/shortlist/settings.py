@@ -608,11 +608,6 @@ class PathSettings:
         return f"{self.root}/postgres_data"
 
     @property
-    def jobs(self) -> str:
-        """What container jobs keep between runs, always on this machine: `$JOBS_DATA`, else `data/jobs`."""
-        return os.environ.get("JOBS_DATA") or str(PROJECT_ROOT / "data" / "jobs")
-
-    @property
     def reports(self) -> str:
         """One folder a run, each with `index.html`."""
         return f"{self.root}/reports"
