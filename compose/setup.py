@@ -291,6 +291,7 @@ def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[
             **{name: given[name] for name in ("DATASETS_TOKEN",) if given.get(name)},
             **_search_index("items", kept["ITEMS_SEARCH_PASSWORD"], given),
         },
+        "logs": _task_logs(kept, given),
         "search": {"ELASTIC_PASSWORD": kept["ELASTIC_PASSWORD"]},
         "kibana": {"ELASTICSEARCH_PASSWORD": kept["KIBANA_PASSWORD"]},
         "searchers": {
@@ -387,6 +388,26 @@ def _search_index(user: str, password: str, given: dict[str, str]) -> dict[str, 
     if "search" in _names(given.get("COMPOSE_PROFILES", "")):
         return {"ELASTICSEARCH_URL": f"http://shortlist-{user}:{password}@elasticsearch:9200"}
     return {}
+
+
+def _task_logs(kept: dict[str, str], given: dict[str, str]) -> dict[str, str]:
+    """Return what lets Airflow's own provider write task logs to Elasticsearch and read them there."""
+    if given.get("TASK_LOGS_TO_ELASTICSEARCH", "").lower() not in ("true", "1", "yes"):
+        return {}
+    place = _search_index("logs", kept["LOGS_SEARCH_PASSWORD"], given)
+    if not place:
+        raise SetupError(
+            "TASK_LOGS_TO_ELASTICSEARCH in .env needs an Elasticsearch: add search to COMPOSE_PROFILES, or set"
+            " ELASTICSEARCH_URL"
+        )
+    return {
+        "AIRFLOW__LOGGING__REMOTE_LOGGING": "True",
+        "AIRFLOW__ELASTICSEARCH__HOST": place["ELASTICSEARCH_URL"],
+        "AIRFLOW__ELASTICSEARCH__WRITE_TO_ES": "True",
+        "AIRFLOW__ELASTICSEARCH__JSON_FORMAT": "True",
+        "AIRFLOW__ELASTICSEARCH__TARGET_INDEX": "airflow-logs",
+        "AIRFLOW__ELASTICSEARCH__INDEX_PATTERNS": "airflow-logs*",
+    }
 
 
 def _names(value: str) -> list[str]:

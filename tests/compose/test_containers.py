@@ -1,7 +1,7 @@
-"""Tasks in containers of their own, on the real engine and through the proxy: the three pipelines and what may go wrong.
+"""Tasks in containers of their own, on the real engine and through the proxy: the three pipelines, and what goes wrong.
 
-The engine cannot be restarted here, where others use it. What its restart does is done by hand: the job's container, the
-proxy and the worker are killed together, and the two that have a restart policy come back.
+The engine cannot be restarted here, where others use it. What its restart does is done by hand: the job's container,
+the proxy and the worker are killed together, and those that have a restart policy are started again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -367,7 +366,13 @@ def test_a_training_is_started_by_rest_with_a_token(jobs: Jobs) -> None:
             "PASSWORD": jobs.stack.secrets()["ADMIN_PASSWORD"],
         }
         told = jobs.stack.command(
-            "env", *(f"{name}={value}" for name, value in environment.items()), "bash", "-euo", "pipefail", "-c", commands
+            "env",
+            *(f"{name}={value}" for name, value in environment.items()),
+            "bash",
+            "-euo",
+            "pipefail",
+            "-c",
+            commands,
         ).stdout
         run_id = json.loads(told.strip().splitlines()[-1])["dag_run_id"]
         training = jobs.training_of(TRIGGER, run_id)

@@ -236,7 +236,7 @@ def test_no_service_gets_the_file_that_holds_all(tmp_path: Path) -> None:
     volumes = setup.secrets_of_services(kept, given=given)
 
     assert set(volumes) == {
-        "admin", "broker", "commander", "features", "jobs", "jwt", "kibana", "metadata", "mlflow", "postgres", "recs",
+        "admin", "broker", "commander", "features", "jobs", "jwt", "kibana", "logs", "metadata", "mlflow", "postgres", "recs",
         "redis", "search", "searchers", "service",
     }  # fmt: skip
     assert volumes["recs"] == {"RECS_DATABASE_URL": "postgresql://me:pw@db/recs"}
@@ -299,6 +299,18 @@ def test_with_the_search_index_jobs_and_service_get_users_of_their_own(tmp_path:
     assert setup.secrets_of_services(kept, given=own)["jobs"]["ELASTICSEARCH_URL"] == own["ELASTICSEARCH_URL"]
     holders = [name for name, values in volumes.items() if kept["ELASTIC_PASSWORD"] in "".join(values.values())]
     assert holders == ["search"]
+
+
+def test_task_logs_go_to_elasticsearch_when_asked_for_and_only_where_there_is_one(tmp_path: Path) -> None:
+    kept = setup.keep_secrets(tmp_path, clone=CLONE, given={})
+    asked = {"TASK_LOGS_TO_ELASTICSEARCH": "true"}
+
+    assert setup.secrets_of_services(kept, given={"COMPOSE_PROFILES": "search"})["logs"] == {}
+    logs = setup.secrets_of_services(kept, given={**asked, "COMPOSE_PROFILES": "search"})["logs"]
+    host = f"http://shortlist-logs:{kept['LOGS_SEARCH_PASSWORD']}@elasticsearch:9200"
+    assert (logs["AIRFLOW__LOGGING__REMOTE_LOGGING"], logs["AIRFLOW__ELASTICSEARCH__HOST"]) == ("True", host)
+    with pytest.raises(setup.SetupError, match="needs an Elasticsearch: add search to COMPOSE_PROFILES"):
+        setup.secrets_of_services(kept, given=asked)
 
 
 def test_half_a_key_of_object_storage_is_refused(tmp_path: Path) -> None:
