@@ -1,8 +1,8 @@
 """`python -m examples.events`: fills `[transform].raw` with raw events, made from the bundled data.
 
-One object of JSON lines a month, packed; config/pipeline.toml names the fields in `[transform.columns]`. Buckets that are
-missing are made. The same call again changes nothing; a larger number of months adds the months that are missing, which
-then are new data.
+One object of JSON lines a month, packed; config/pipeline.toml names the fields in `[transform.columns]`. Buckets that
+are missing are made. The same call again changes nothing; a larger number of months adds the months that are missing,
+which then are new data.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def test_every_format_gives_the_columns_of_the_input(
         {
             "user_id": [3.0],
             "item_id": [44],
-            "time": pa.array([datetime(2026, 1, 3)], pa.timestamp("ns")),
+            "time": pa.array([datetime.fromisoformat("2026-01-03")], pa.timestamp("ns")),
             "weight": pa.array([7], pa.int8()),
         }
     )

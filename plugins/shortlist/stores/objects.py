@@ -50,8 +50,8 @@ class Folder(ABC):
         """Make the folder, and the bucket that it lies in, if it is not there."""
 
     @abstractmethod
-    def objects(self) -> list[StoredObject]:
-        """List all objects in the folder and below, sorted by key; none if there is no such folder."""
+    def objects(self, *, most: int | None = None) -> list[StoredObject]:
+        """List all objects in the folder and below, or some, sorted by key; none if there is no such folder."""
 
     @abstractmethod
     def download(self, key: str, path: Path, *, tag: str | None = None) -> bool:
@@ -97,7 +97,7 @@ class _LocalFolder(Folder):
         with self._errors("made"):
             Path(self.location).mkdir(parents=True, exist_ok=True)
 
-    def objects(self) -> list[StoredObject]:
+    def objects(self, *, most: int | None = None) -> list[StoredObject]:
         root = Path(self.location)
         home = os.path.join(os.path.realpath(root), "")
         found = []
@@ -110,6 +110,8 @@ class _LocalFolder(Folder):
                 status = path.stat()
                 tag = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
                 found.append(StoredObject(path.relative_to(root).as_posix(), status.st_size, tag))
+                if len(found) == most:
+                    break
         return sorted(found, key=lambda each: each.key)
 
     def download(self, key: str, path: Path, *, tag: str | None = None) -> bool:
@@ -177,7 +179,7 @@ class _S3Folder(Folder):
                 if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":
                     raise
 
-    def objects(self) -> list[StoredObject]:
+    def objects(self, *, most: int | None = None) -> list[StoredObject]:
         found = []
         with self._errors("listed"):
             for page in self._client.get_paginator("list_objects_v2").paginate(

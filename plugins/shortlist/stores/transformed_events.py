@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from shortlist.stores.objects import Folder
 
 STATE: Final = "_state.json"  # readers of folders pass over such a name
-PART: Final = re.compile(r"part-[0-9a-f]{32}\.parquet")
 TABLES: Final = ("events_per_day.csv", "events_per_item.csv", "events_per_kind.csv")
 
 _BATCH: Final = 20_000
