@@ -107,6 +107,7 @@ class FakeEngine:
         made: All that were ever created.
         requests: Method and path of each call, without the version.
         before: Called with method and path before a call is answered; may wait, or return `(status, message)`.
+        created: Called with each new container before its creator is answered; may wait.
     """
 
     program: Callable[[Container], int] = well
@@ -115,6 +116,7 @@ class FakeEngine:
     made: list[Container] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     before: Callable[[str, str], tuple[int, str] | None] = lambda method, path: None
+    created: Callable[[Container], None] = lambda container: None
 
     @property
     def url(self) -> str:
@@ -191,7 +193,9 @@ class FakeEngine:
         if self.find(name):
             _answer(request, 409, {"message": f'Conflict. The container name "/{name}" is already in use'})
         else:
-            _answer(request, 201, {"Id": self._create(name, body).id, "Warnings": []})
+            container = self._create(name, body)
+            self.created(container)
+            _answer(request, 201, {"Id": container.id, "Warnings": []})
 
     def _answer_container(self, request: BaseHTTPRequestHandler, path: str, query: dict[str, str]) -> None:
         route = _ROUTE.fullmatch(path)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from tests.fake_engine import Container, FakeEngine
+from tests.fake_engine import Container, FakeEngine, well
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,7 +129,9 @@ def engine(shared: tuple[Tasks, FakeEngine]) -> FakeEngine:
     engine.containers.clear()
     engine.made.clear()
     engine.requests.clear()
+    engine.program = well
     engine.before = lambda method, path: None
+    engine.created = lambda container: None
     return engine
 
 
@@ -390,31 +392,22 @@ def test_a_killed_task_leaves_no_container_that_the_engine_was_just_creating(
 ) -> None:
     """Killed before the engine has made it, and after that, when the answer is still on its way."""
     asked, go_on = threading.Event(), threading.Event()
-    create = engine._answer_create
 
-    def slow(request: Any, name: str, body: Any) -> None:
-        if moment == "before":
+    def hold(*call: object) -> None:
+        if moment == "after" or call == ("POST", "/containers/create"):
             asked.set()
             wait_for(go_on)
-        answer, request.wfile = request.wfile, (held := _Held())
-        create(request, name, body)
-        if moment == "after":
-            asked.set()
-            wait_for(go_on)
-        answer.write(held.content)
 
-    engine._answer_create = slow  # type: ignore[method-assign]
-    try:
-        task = tasks.start()
-        wait_for(asked)
-        os.kill(task, signal.SIGTERM)
-        if moment == "after":  # the signal handler finds it by its name
-            wait_for(engine.made[0].killed)
-        go_on.set()
-        ended = tasks.end()
-    finally:
-        del engine._answer_create  # type: ignore[method-assign]
+    setattr(engine, "before" if moment == "before" else "created", hold)
+    task = tasks.start()
+    wait_for(asked)
 
+    os.kill(task, signal.SIGTERM)
+
+    if moment == "after":  # the signal handler finds it by its name
+        wait_for(engine.made[0].killed)
+    go_on.set()
+    ended = tasks.end()
     assert (ended["raised"], ended["message"]) == KILLED
     assert engine.containers == {}
     assert not engine.made[0].started.is_set()
@@ -517,16 +510,3 @@ def test_secrets_stand_in_no_error_of_the_engine_that_repeats_the_request(tasks:
 
     assert ended["message"].startswith("could not create a container of shortlist-jobs: bad environment: X=")
     assert SECRET.replace("/", "%2F") not in json.dumps(ended)
-
-
-class _Held:
-    """Keeps what is written."""
-
-    def __init__(self) -> None:
-        self.content = b""
-
-    def write(self, data: bytes) -> None:
-        self.content += data
-
-    def flush(self) -> None:
-        pass
