@@ -103,7 +103,6 @@ class JobOperator(DockerOperator):
     ) -> None:
         fixed: dict[str, Any] = {
             "network_mode": f"{project()}_{network}",
-            "docker_url": os.environ.get("DOCKER_HOST"),
             "queue": QUEUE,
             "pool": POOL,
             "mount_tmp_dir": False,
@@ -143,6 +142,9 @@ class JobOperator(DockerOperator):
             name: os.environ[name] for name in (*self.variables, *self.secrets) if os.environ.get(name)
         }
         ti = context["ti"]
+        # One process may run a task several times, as `dag.test()` does.
+        self._heard = _Heard(self.listen_for)
+        self.container = None  # type: ignore[assignment]
         self._attempt = str(ti.id)
         self.container_name = container_name(ti.dag_id, ti.run_id, ti.task_id, ti.map_index)
         self.labels = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import get_current_context
@@ -10,9 +11,6 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import DagRunResult, GetDagRun
 
 from steps.containers import goes_first
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 _ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _POLL_SECONDS = 10
@@ -68,4 +66,4 @@ def trigger_and_wait(task_id: str, dag_id: str, *, dataset_commit: str, **option
 
 def _moment(start: datetime | None) -> str:
     # A run that nobody has started yet comes after all others.
-    return start.isoformat() if start else "~"
+    return start.astimezone(UTC).isoformat(timespec="microseconds") if start else "~"

@@ -48,15 +48,15 @@ def read_result(line: str) -> Any:  # noqa: ANN401
     return said["result"] if isinstance(said, dict) and said.keys() == {"result"} else None
 
 
-def goes_first(run_id: str, active: Mapping[str, str]) -> bool:
+def goes_first(run: str, active: Mapping[str, str]) -> bool:
     """Return whether a run is the one of all active runs of its DAG that goes on: the one that started first.
 
     Args:
-        run_id: The run that asks.
+        run: The id of the run that asks.
         active: When each active run of the DAG started, by run id, this one's included, in ISO 8601 and UTC.
     """
     first = min(active, key=lambda other: (active[other], other))
-    if first == run_id:
+    if first == run:
         logger.info("no other run is active" if len(active) == 1 else "this run started first and goes on")
         return True
     logger.info("skipped: the run %s, started at %s, is active", first, active[first])
