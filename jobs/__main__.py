@@ -38,28 +38,28 @@ def scrape(settings: Settings, run_key: str) -> Any:  # noqa: ANN401
 
 def postgres(settings: Settings, run_key: str) -> Any:  # noqa: ANN401
     """Bring the crawled items into PostgreSQL."""
-    from steps.catalogue import upsert_items
+    from steps.catalogue_tables import upsert_items
 
     return upsert_items(settings=settings)
 
 
 def elastic(settings: Settings, run_key: str) -> Any:  # noqa: ANN401
     """Bring them into Elasticsearch."""
-    from steps.catalogue import index_items
+    from steps.catalogue_tables import index_items
 
     return index_items(settings=settings)
 
 
 def fastapi(settings: Settings, run_key: str) -> Any:  # noqa: ANN401
     """Tell the service."""
-    from steps.catalogue import refresh_service
+    from steps.catalogue_tables import refresh_service
 
     return refresh_service(settings=settings)
 
 
 def mlflow(settings: Settings, run_key: str) -> Any:  # noqa: ANN401
     """Log what is known of the catalogue."""
-    from steps.catalogue import log_features
+    from steps.catalogue_tables import log_features
 
     return log_features(settings=settings)
 
