@@ -550,6 +550,36 @@ def test_what_a_restart_of_the_engine_ends_runs_again(jobs: Jobs) -> None:
     assert "which attempt 1 left behind" in jobs.log(run_id)
 
 
+def test_the_services_of_the_search_profile_are_locked_down_as_the_others(jobs: Jobs) -> None:
+    """Their images cannot be had here: this looks at what compose would start."""
+    config = json.loads(jobs.stack.compose("--profile", "search", "config", "--format", "json").stdout)["services"]
+    services = {name: config[name] for name in ("elasticsearch", "search-init", "kibana")}
+
+    assert {name: sorted(service["networks"]) for name, service in services.items()} == {
+        "elasticsearch": ["stores"],
+        "search-init": ["stores"],
+        "kibana": ["default", "stores"],
+    }
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert 0 < int(service["mem_limit"]) <= 2 * 1024**3, name
+        assert service["logging"]["driver"] == "json-file", name
+        assert service["profiles"] == ["search"], name
+    assert {name for name, service in services.items() if service.get("ports")} == {"kibana"}
+    assert services["kibana"]["ports"][0]["host_ip"] == "127.0.0.1"
+    assert services["elasticsearch"]["environment"]["xpack.security.enabled"] == "true"
+    secrets = {
+        name: {Path(volume["target"]).name for volume in service["volumes"] if "/run/secrets/" in volume["target"]}
+        for name, service in services.items()
+    }
+    assert secrets == {
+        "elasticsearch": {"search"},
+        "search-init": {"search", "kibana", "searchers"},
+        "kibana": {"kibana"},
+    }
+
+
 def test_logs_hold_no_secret(jobs: Jobs) -> None:
     secrets = {name: value for name, value in jobs.stack.secrets().items() if name not in ("clone", "ADMIN_USER")}
     texts = [jobs.stack.compose("logs", "--no-color", *SERVICES, *ONCE).stdout]
