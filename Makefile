@@ -66,7 +66,7 @@ credentials: ## With containers: show addresses, users and passwords
 	@$(ONCE) setup python /opt/shortlist/setup.py credentials
 
 reload: ## With containers: let changed step code take effect
-	@docker compose restart $$(docker compose ps --services | grep -E '^(airflow-(dag-processor|triggerer|worker|scheduler)|spark-.*|recs-api)$$')
+	@docker compose restart $$(docker compose ps --services | grep -E '^(airflow-(dag-processor|triggerer|worker|worker-containers|scheduler)|spark-.*|recs-api)$$')
 
 compose-psql: ## With containers: open a shell on the tables
 	@docker compose exec --user postgres postgres psql recs
