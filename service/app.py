@@ -94,6 +94,7 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+            await lists.stop_packing()
             await redis.close()
             await features.close()
             await postgres.close()

@@ -269,6 +269,7 @@ def _add_health(router: APIRouter, parts: Stand) -> None:
         """Return the figures for Prometheus."""
         for part in (parts.postgres.part, parts.redis.part):
             parts.watch.away.labels(part.name).set(part.problem is not None)
+        parts.watch.in_memory.set(parts.lists.users_in_memory)
         return Response(parts.watch.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

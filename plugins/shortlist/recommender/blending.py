@@ -77,7 +77,7 @@ class Wanted:
 
 def blend(
     *,
-    personal: Sequence[Proposal],
+    personal: Iterable[Proposal],
     recent: Sequence[Sequence[Proposal]],
     defaults: Sequence[Proposal],
     rest: Iterable[Proposal],
@@ -98,7 +98,7 @@ def blend(
     one in several categories may use up the room of two others.
 
     Args:
-        personal: Best first; no item twice.
+        personal: Best first; no item twice. Without recent events and boosts, read only as far as needed.
         recent: A list for each recent event, newest event first; no item twice in one list.
         defaults: For everybody, best first.
         rest: Read only as far as the list is still short.
@@ -120,9 +120,9 @@ def blend(
     """
     if wanted.k < 1:
         return []
-    ranked: Iterable[Proposal] = personal
+    ranked = personal
     if rules.boost or rules.boost_category or any(recent):
-        ranked = _fused(personal, recent, rules, known)
+        ranked = _fused(list(personal), recent, rules, known)
     pinned = [Proposal(item, PINNED) for item in rules.pin]
     taken = seen if isinstance(seen, (set, frozenset, dict)) else frozenset(seen)
     exclude, block, available_only = wanted.exclude, rules.block, wanted.available_only
