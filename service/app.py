@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from service import feedback, reports
 from service.connections import AwayError, Postgres, RedisPart
+from service.filters import FilterReader
 from service.handing_out import Desk
 from service.last_known import LastKnown
 from service.limits import BodyLimitMiddleware, WriteLimitMiddleware
@@ -24,6 +25,7 @@ from service.recent import RecentEvents
 from service.routes import Stand, routes
 from service.rules import RulesFile
 from service.security import SecurityHeadersMiddleware, key_dependency
+from service.short_way import ShortWayMiddleware
 from service.watching import Watch, WatchMiddleware
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
             allow_repeats=settings.publish.allow_repeats,
             remembered=limits.users_in_memory,
         ),
+        filters=FilterReader(settings),
         watch=watch,
     )
 
@@ -86,7 +89,8 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await lists.look()
         await _make_tables(stand)  # the first event may come at once
-        tasks = [asyncio.create_task(_keep_going(stand)), asyncio.create_task(recents.keep_listening())]
+        lasting = (_keep_going(stand), recents.keep_listening(), recents.keep_reading())
+        tasks = [asyncio.create_task(one) for one in lasting]
         try:
             yield
         finally:
@@ -111,6 +115,7 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
     app.add_exception_handler(AwayError, _away)
     app.add_exception_handler(RequestValidationError, _not_allowed)
     _add_page(app, settings.paths.reports)
+    app.add_middleware(ShortWayMiddleware, desk=stand.desk, filters=stand.filters, watch=watch)
     app.add_middleware(BodyLimitMiddleware, body_bytes=limits.body_bytes)
     app.add_middleware(WriteLimitMiddleware, a_minute=limits.writes_a_minute)
     app.add_middleware(SecurityHeadersMiddleware, frame_ancestors=environment.frame_ancestors)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from service.answers import Popular, Similar
 from service.connections import AwayError
 from service.lists import DEFAULT, ONLINE, PERSONAL, UserLists
-from service.reasons import reason_of, told_because
+from service.reasons import reason_of
 from service.writing import Writer
 from shortlist.recommender.blending import Proposal, Wanted, blend
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from service.answers import Variant
     from service.catalogue import Catalogue
-    from service.lists import Lists, World
+    from service.lists import Lists, SimilarItems, World
     from service.recent import Recent, RecentEvents
     from service.rules import LoadedRules, RulesFile
 
@@ -85,7 +85,7 @@ class Desk:
         moment = self.lists.moment
         variant, generation_id = self._dealt(user_id, loaded, world)
         user, events, stale = await self._known_of(user_id, generation_id)
-        recent: list[Sequence[Proposal]] = []
+        recent: list[tuple[str, SimilarItems]] = []
         if events:
             try:
                 recent = await self._similar_to(events)
@@ -166,7 +166,7 @@ class Desk:
         if item_id not in found and item_id not in world.catalogue.items and not stale:
             return None
         chosen = blend(
-            personal=found.get(item_id, ()),
+            personal=[Proposal(similar, "similar", score) for similar, score in found.get(item_id, ())],
             recent=[],
             defaults=(),
             rest=(),
@@ -210,11 +210,11 @@ class Desk:
             items=_items(chosen, world.catalogue),
         )
 
-    async def _similar_to(self, events: Sequence[Recent]) -> list[Sequence[Proposal]]:
+    async def _similar_to(self, events: Sequence[Recent]) -> list[tuple[str, SimilarItems]]:
         """One list for each item of the events, the newest first."""
         items = list(dict.fromkeys(event.item_id for event in events))
         similar = await self.lists.similar(items)
-        return [similar[item_id] for item_id in items if item_id in similar]
+        return [(item_id, similar[item_id]) for item_id in items if item_id in similar]
 
     @staticmethod
     def _origin(world: World, user: UserLists, variant: str | None) -> tuple[int | None, str | None]:
@@ -247,24 +247,16 @@ def _rest(catalogue: Catalogue) -> Iterable[Proposal]:
 
 def _items(chosen: Sequence[Proposal], catalogue: Catalogue, similar_to: str | None = None) -> Any:  # noqa: ANN401
     """Plain dictionaries: the answer makes its models of them all at once, several times as fast as one by one."""
-    items = []
-    for rank, (item_id, source, score, because) in enumerate(chosen, start=1):
-        title, category, _ = catalogue.get(item_id)
-        if because is not None:
-            reason = told_because(because, catalogue)
-            if similar_to is not None:
-                source, reason = "similar", f"Goes with {catalogue.title(because) or because}"
-        else:
-            reason = reason_of(source)
-        items.append(
-            {
-                "rank": rank,
-                "item_id": item_id,
-                "title": title,
-                "category": category,
-                "score": score,
-                "source": source,
-                "reason": reason,
-            }
-        )
-    return items
+    goes_with = f"Goes with {catalogue.title(similar_to) or similar_to}" if similar_to is not None else None
+    return [
+        {
+            "rank": rank,
+            "item_id": item_id,
+            "title": catalogue.title(item_id),
+            "category": catalogue.get(item_id).category,
+            "score": score,
+            "source": source,
+            "reason": goes_with or reason_of(source),
+        }
+        for rank, (item_id, source, score, _) in enumerate(chosen, start=1)
+    ]

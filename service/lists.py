@@ -36,6 +36,12 @@ DEFAULT: Final = "default_recs"
 ITEMS: Final = "items"
 HISTORY: Final = "user_history"
 
+_PACKED: Final = (PERSONAL, HISTORY, ONLINE)
+
+
+# Their ids and scores, best first.
+SimilarItems = tuple[tuple[str, float], ...]
+
 
 class Pointer(NamedTuple):
     """The served generation of one data set."""
@@ -128,7 +134,7 @@ class Lists:
         self._packing: asyncio.Task[None] | None = None
         self._packing_since = -_SETTLED_SECONDS
         self._forgotten: set[str] = set()
-        self._similar: OrderedDict[str, tuple[int, tuple[Proposal, ...]]] = OrderedDict()
+        self._similar: OrderedDict[str, tuple[int, SimilarItems]] = OrderedDict()
         self._looking = asyncio.Lock()
         catalogue_, defaults, generation = last_known.read()
         self.world = World({}, catalogue_, defaults, generation, None)
@@ -184,7 +190,7 @@ class Lists:
             world = replace(world, defaults=proposals, defaults_generation=defaults.generation_id)
         if (world.catalogue, world.defaults) != (self.world.catalogue, self.world.defaults):
             await asyncio.to_thread(self._last_known.write, world.catalogue, world.defaults, world.defaults_generation)
-        if any(world.pointer(name) != self.world.pointer(name) for name in (PERSONAL, HISTORY)):
+        if any(world.pointer(name) != self.world.pointer(name) for name in _PACKED):
             await self._begin_anew()
         # The same as long as nothing changes: what was made of it is known by it.
         if not world.is_same_as(self.world):
@@ -215,12 +221,12 @@ class Lists:
 
     async def _pack(self) -> None:
         """Read the lists of all users."""
-        served = [self.world.pointer(name) for name in (PERSONAL, HISTORY)]
-        personal, history = [pointer.generation_id if pointer else None for pointer in served]
+        served = [self.world.pointer(name) for name in _PACKED]
+        personal, history, online = [pointer.generation_id if pointer else None for pointer in served]
         assert personal is not None
         packed = PackedLists(most_mib=self._settings.lists_mib)
         try:
-            await packed.read(self._postgres, personal, history)
+            await packed.read(self._postgres, personal, history, online)
         except AwayError:
             # Tried again, a while after the part is back.
             self._packing_since, self._packing = time.monotonic(), None
@@ -233,6 +239,7 @@ class Lists:
                 packed.forget(user_id)
             self._packed = packed
             self._users.clear()
+            self._similar.clear()
 
     async def _other_side(self) -> tuple[int, str | None] | None:
         experiment = self._rules.current().experiment
@@ -305,15 +312,18 @@ class Lists:
         for key in [key for key in self._users if key[0] == user_id]:
             del self._users[key]
 
-    async def similar(self, item_ids: Sequence[str]) -> dict[str, tuple[Proposal, ...]]:
+    async def similar(self, item_ids: Sequence[str]) -> dict[str, SimilarItems]:
         """Return the items similar to each of `item_ids`, best first; an item without any is left out.
 
         Raises:
             AwayError: If PostgreSQL is away and not all are remembered.
         """
+        if self._packed is not None:
+            packed = self._packed
+            return {item_id: similar for item_id in item_ids if (similar := tuple(packed.similar_to(item_id)))}
         pointer = self.world.pointer(ONLINE)
         served = pointer.generation_id if pointer else -1
-        found: dict[str, tuple[Proposal, ...]] = {}
+        found: dict[str, SimilarItems] = {}
         missing = []
         for item_id in item_ids:
             remembered = self._similar.get(item_id)
@@ -323,18 +333,12 @@ class Lists:
                 missing.append(item_id)
         if missing:
             rows = await self._postgres.rows(reading.SIMILAR, missing)
-            read = {
-                item_id: tuple(
-                    Proposal(similar_id, "recent", score, item_id)
-                    for similar_id, score in zip(similar_ids, scores, strict=True)
-                )
-                for item_id, similar_ids, scores in rows
-            }
+            read = {item_id: tuple(zip(similar_ids, scores, strict=True)) for item_id, similar_ids, scores in rows}
             for item_id in missing:
                 found[item_id] = self._remember_similar(item_id, served, read.get(item_id, ()))
         return {item_id: proposals for item_id, proposals in found.items() if proposals}
 
-    def _remember_similar(self, item_id: str, served: int, proposals: tuple[Proposal, ...]) -> tuple[Proposal, ...]:
+    def _remember_similar(self, item_id: str, served: int, proposals: SimilarItems) -> SimilarItems:
         self._similar[item_id] = (served, proposals)
         self._similar.move_to_end(item_id)
         if len(self._similar) > self._settings.users_in_memory:

@@ -1,4 +1,4 @@
-"""All personal lists and histories of the served generations in little memory, so that no request waits for them.
+"""All lists and histories of the served generations in little memory, so that no request waits for them.
 
 A recommendation takes 7 bytes (9 in a catalogue of more than 65,536 items), an item of a history 2 (4). They are read
 in the background, a few users at a time; until they are there, and where they do not fit, PostgreSQL is asked for each
@@ -25,8 +25,8 @@ _SECONDS: Final = 600.0
 
 _MIB: Final = 2**20
 
-# Of a user: his id, his place, where his rows begin and end.
-_BYTES_A_USER: Final = 200
+# Of a user, or of an item with similar ones: the id, its place, where its rows begin and end.
+_BYTES_A_KEY: Final = 200
 
 
 class TooLargeError(Exception):
@@ -50,11 +50,20 @@ class PackedLists:
         self._kind_numbers: dict[str, int] = {}
         self._listed = _Rows()
         self._seen = _Rows()
+        self._items: dict[str, int] = {}
+        self._similar = _Rows()
+        self._similar_scores = array("f")
         self._scores = array("f")
         self._sources = bytearray()
 
-    async def read(self, postgres: Postgres, personal: int, history: int | None) -> None:
-        """Read the lists of one generation and the histories of another, as of one moment.
+    async def read(self, postgres: Postgres, personal: int, history: int | None, online: int | None) -> None:
+        """Read everything, as of one moment.
+
+        Args:
+            postgres: Where it is.
+            personal: Generation of the lists of users.
+            history: Generation of their histories, if there is one.
+            online: Generation of similar items, if there is one.
 
         Raises:
             AwayError: If PostgreSQL is away.
@@ -70,6 +79,9 @@ class PackedLists:
             if history is not None:
                 async for user_id, item_ids in connection.cursor(reading.ALL_HISTORIES, history, prefetch=_USERS):
                     self.add_history(user_id, item_ids)
+            if online is not None:
+                async for item_id, item_ids, scores in connection.cursor(reading.ALL_SIMILAR, online, prefetch=_USERS):
+                    self.add_similar(item_id, item_ids, scores)
 
     def add_list(self, user_id: str, item_ids: Sequence[str], scores: Sequence[float], sources: Sequence[str]) -> None:
         """Add the list of a user, best first.
@@ -92,6 +104,16 @@ class PackedLists:
             TooLargeError: If there is no room left.
         """
         self._seen.append(self._place(user_id), self._numbered(item_ids))
+        self._check()
+
+    def add_similar(self, item_id: str, item_ids: Sequence[str], scores: Sequence[float]) -> None:
+        """Add the items similar to one, best first.
+
+        Raises:
+            TooLargeError: If there is no room left.
+        """
+        self._similar.append(self._items.setdefault(item_id, len(self._items)), self._numbered(item_ids))
+        self._similar_scores.extend(scores)
         self._check()
 
     def forget(self, user_id: str) -> None:
@@ -117,15 +139,25 @@ class PackedLists:
         start, end = self._seen.bounds(place)
         return tuple([self._ids[number] for number in self._seen.values[start:end]]) if start < end else None
 
+    def similar_to(self, item_id: str) -> Iterator[tuple[str, float]]:
+        """Give the items similar to one and their scores, best first."""
+        place = self._items.get(item_id)
+        if place is None:
+            return iter(())
+        start, end = self._similar.bounds(place)
+        return zip(_Named(self._similar.values[start:end], self._ids), self._similar_scores[start:end], strict=True)
+
     @property
     def bytes(self) -> int:
         """Bytes that all this takes, about."""
         return (
             self._listed.bytes
             + self._seen.bytes
+            + self._similar.bytes
+            + len(self._similar_scores) * self._similar_scores.itemsize
             + len(self._scores) * self._scores.itemsize
             + len(self._sources)
-            + len(self._users) * _BYTES_A_USER
+            + (len(self._users) + len(self._items)) * _BYTES_A_KEY
         )
 
     def __len__(self) -> int:

@@ -26,6 +26,8 @@ ALL_LISTS: Final = "SELECT user_id, item_ids, scores, sources FROM internal.pers
 
 ALL_HISTORIES: Final = "SELECT user_id, item_ids FROM internal.user_history WHERE generation_id = $1"
 
+ALL_SIMILAR: Final = "SELECT item_id, similar_item_ids, scores FROM internal.online_recs WHERE generation_id = $1"
+
 SIMILAR: Final = """
     SELECT item_id, similar_item_ids, scores FROM internal.online_recs
     WHERE generation_id = (SELECT generation_id FROM internal.served WHERE dataset = 'online_recs')
