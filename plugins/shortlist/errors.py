@@ -79,5 +79,9 @@ class TrackingError(ShortlistError):
     """MLflow cannot be reached, is silent or refuses. Nothing that is served depends on it."""
 
 
+class CrawlError(ShortlistError):
+    """The catalogue's source is away, forbids it, or what it gave is no complete catalogue; the last one stays."""
+
+
 class SetupError(ShortlistError):
     """The machine lacks something the embedded mode needs (Java, a port, disk, a Python version)."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -64,14 +66,105 @@ class InputSettings(FileSettings):
 
 
 @dataclass(frozen=True, config=_STRICT)
+class CrawlFieldSettings:
+    """Where a page has what is known of an item: selectors, from the item's element on. `None`: it has no such thing."""
+
+    item_id: str = "::attr(data-id)"
+    title: str = ".title::text"
+    category: str | None = None
+    price: str | None = None
+    currency: str | None = None
+    available: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CrawlSettings:
+    """How `catalogue_refresh` reads the catalogue from pages of a web site.
+
+    Selectors are CSS with `::text` and `::attr(…)`, or XPath after `xpath:`; with JSON they are JMESPath.
+
+    Attributes:
+        start_url: The first page. `None`: there is no such site. No page of another host is ever asked for.
+        format: What the pages are.
+        item: Selects the items of a page.
+        next: Selects the links to further pages, one or many. `None`: there is one page.
+        total: Selects the number of items that the site says it has; a crawl that finds fewer fails.
+        encoding: Of the pages, where they do not say so or lie.
+        currency: Of prices that name none, three letters.
+        decimal_comma: Prices are written 1.234,50.
+        in_stock: Regular expression of the texts that mean available; and so `out_of_stock`.
+        optional: Fields an item may lack; one that lacks another is quarantined.
+        tolerated: Reasons that do not count against `max_rejected_share`.
+        max_rejected_share: Of the items; above it the crawl fails.
+        min_share: Of the items of the crawl before; a crawl with fewer fails.
+        delay_seconds: Between two requests, at least; robots.txt may ask for more, a slow site gets more.
+        concurrent: Requests under way at the same time; more than one only helps where pages link to many others.
+        retries: Of one page, for errors that may pass.
+        backoff_seconds: Before the first retry, doubled for each further one.
+        max_wait_seconds: The longest such wait. A site that asks for a longer one fails the crawl.
+        timeout_seconds: For one page, from the request to its last byte.
+        max_pages: A crawl that meets more fails.
+        max_page_bytes: A larger page fails the crawl.
+        user_agent: How the crawler introduces itself; robots.txt can name its first word.
+    """
+
+    start_url: str | None = None
+    format: Literal["html", "json"] = "html"
+    item: str = ".item"
+    next: str | None = None
+    total: str | None = None
+    fields: CrawlFieldSettings = field(default_factory=CrawlFieldSettings)
+    encoding: str | None = None
+    currency: str | None = Field(default=None, pattern="^[A-Z]{3}$")
+    decimal_comma: bool = False
+    in_stock: str = r"(?i)^(https?://schema\.org/)?(in ?stock|available|true|yes|1)\b"
+    out_of_stock: str = r"(?i)^(https?://schema\.org/)?(out ?of ?stock|sold ?out|unavailable|discontinued|false|no|0)\b"
+    optional: tuple[Literal["category", "price", "currency", "available", "url"], ...] = ("category", "url")
+    tolerated: tuple[str, ...] = ("duplicate", "not_a_product")
+    max_rejected_share: float = Field(default=0.05, ge=0, le=1)
+    min_share: float = Field(default=0.5, ge=0, le=1)
+    delay_seconds: float = Field(default=0.5, ge=0)
+    concurrent: int = Field(default=1, ge=1, le=16)
+    retries: int = Field(default=5, ge=0, le=20)
+    backoff_seconds: float = Field(default=1.0, gt=0)
+    max_wait_seconds: float = Field(default=300.0, gt=0)
+    timeout_seconds: float = Field(default=30.0, gt=0)
+    max_pages: int = Field(default=5_000, ge=1)
+    max_page_bytes: int = Field(default=5_000_000, ge=1_000)
+    user_agent: str = Field(default="shortlist", pattern=r"^[A-Za-z][A-Za-z_-]*([ /][ -~]*)?$")
+
+    @model_validator(mode="after")
+    def _readable(self) -> CrawlSettings:
+        for name in ("in_stock", "out_of_stock"):
+            try:
+                re.compile(getattr(self, name))
+            except re.error as error:
+                raise ValueError(f"{name} is no regular expression: {error}") from None
+        if self.start_url is None:
+            return self
+        url = urlsplit(self.start_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError(f"start_url = {self.start_url!r} must begin with http:// or https:// and name a host")
+        if url.username is not None or url.password is not None:
+            raise ValueError("start_url holds a user or password, which would show in logs: leave them out")
+        return self
+
+
+@dataclass(frozen=True, config=_STRICT)
 class CatalogueSettings:
-    """An optional file with one row an item: titles, categories (several joined by `|`), availability."""
+    """An optional file with one row an item: titles, categories (several joined by `|`), availability.
+
+    Attributes:
+        crawl: Where the catalogue is read from a web site; that does not need the file.
+    """
 
     path: str | None = None
     item: str = "item_id"
     title: str | None = None
     category: str | None = None
     available: str | None = None
+    crawl: CrawlSettings = field(default_factory=CrawlSettings)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -310,9 +403,19 @@ class ServiceSettings:
 
 @dataclass(frozen=True, config=_STRICT)
 class PathSettings:
-    """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`."""
+    """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`.
+
+    Attributes:
+        jobs: A folder, never a URL: what container jobs keep and hand to each other.
+    """
 
     root: str = str(PROJECT_ROOT)
+    jobs: str = str(PROJECT_ROOT / "data" / "jobs")
+
+    @property
+    def catalogue(self) -> str:
+        """What crawls left: `items.parquet`, the quarantine, the pages."""
+        return f"{self.jobs}/catalogue"
 
     @property
     def raw(self) -> str:
@@ -447,7 +550,7 @@ def load_settings(path: str | None = None) -> Settings:
     """Read and check the settings.
 
     The file is `path`, else that of `settings_file`. `$SHORTLIST_INPUT` replaces `[input].path`; `$DATA_ROOT` replaces
-    the root of all folders.
+    the root of all folders, `$JOBS_DATA` the folder of container jobs.
 
     Raises:
         SettingsError: Naming the file and each key that is unknown or wrong.
@@ -463,6 +566,8 @@ def load_settings(path: str | None = None) -> Settings:
         values["input"] = {**values.get("input", {}), "path": source}
     if root := os.environ.get("DATA_ROOT"):
         values["paths"] = {"root": root.rstrip("/")}
+    if jobs := os.environ.get("JOBS_DATA"):
+        values["paths"] = {**values.get("paths", {}), "jobs": str((PROJECT_ROOT / jobs).absolute())}
     try:
         return TypeAdapter(Settings).validate_python(values)
     except ValidationError as error:
