@@ -24,7 +24,10 @@ _CATEGORIES: Final = (
     ),
     ("Toys & children", "TOY TOYS DOLLY DOLL CHILDRENS CHILDS GAME PUZZLE JIGSAW SKIPPING SPACEBOY BABY PLAYHOUSE"),
     ("Paper & party", "CARD CARDS WRAP PAPER PARTY BIRTHDAY BUNTING GARLAND RIBBON RIBBONS TISSUE TISSUES DOILY"),
-    ("Writing & craft", "PEN PENS PENCIL PENCILS NOTEBOOK STICKERS STICKER CRAFT FELTCRAFT BOOK TAPE ERASER SEWING KNITTING"),
+    (
+        "Writing & craft",
+        "PEN PENS PENCIL PENCILS NOTEBOOK STICKERS STICKER CRAFT FELTCRAFT BOOK TAPE ERASER SEWING KNITTING",
+    ),
     ("Storage", "BOX BOXES BASKET STORAGE TIN TINS DRAWER CABINET JAR JARS HOOK HOOKS RACK HANGER"),
     ("Garden", "GARDEN PARASOL WATERING FLOWERPOT PLANT POT TROWEL GNOME BIRDHOUSE PICNIC"),
     ("Home & decoration", ""),
@@ -55,11 +58,12 @@ def read(path: str) -> tuple[list[Article], datetime]:
     Args:
         path: Parquet with the columns of `sample_data/online_retail.parquet`.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     lines = pq.read_table(path, columns=["StockCode", "Description", "UnitPrice", "Quantity", "InvoiceDate"])
-    sold = pc.and_(pc.greater(lines["Quantity"], 0), pc.greater(lines["UnitPrice"], 0.0))
+    sold = pc.and_(pc.greater(lines["Quantity"], pa.scalar(0)), pc.greater(lines["UnitPrice"], pa.scalar(0.0)))
     product = pc.match_substring_regex(lines["StockCode"], _PRODUCT)
     lines = lines.filter(pc.and_(pc.and_(sold, product), pc.is_valid(lines["Description"])))
     last = lines.group_by("StockCode").aggregate([("InvoiceDate", "max")]).to_pydict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import tomllib
@@ -67,7 +68,7 @@ class InputSettings(FileSettings):
 
 @dataclass(frozen=True, config=_STRICT)
 class CrawlFieldSettings:
-    """Where a page has what is known of an item: selectors, from the item's element on. `None`: it has no such thing."""
+    """Where a page says what is known of an item: selectors, from the item's element on. `None`: it does not."""
 
     item_id: str = "::attr(data-id)"
     title: str = ".title::text"
@@ -136,6 +137,10 @@ class CrawlSettings:
 
     @model_validator(mode="after")
     def _readable(self) -> CrawlSettings:
+        try:
+            codecs.lookup(self.encoding or "utf-8")
+        except LookupError:
+            raise ValueError(f"encoding = {self.encoding!r} is not known: write a name such as ISO-8859-1") from None
         for name in ("in_stock", "out_of_stock"):
             try:
                 re.compile(getattr(self, name))

@@ -143,8 +143,9 @@ def _problem(
     counted = [one for one in rejected if one.reason not in crawl.tolerated]
     if len(counted) > crawl.max_rejected_share * seen:
         return (
-            f"{len(counted)} of {seen} items of {crawl.start_url} were rejected, more than [catalogue.crawl]"
-            f".max_rejected_share = {crawl.max_rejected_share}; see {folder}/{results.REJECTED}: {items.describe(counted)}"
+            f"{len(counted)} of {seen} items of {crawl.start_url} were rejected, more than"
+            f" [catalogue.crawl].max_rejected_share = {crawl.max_rejected_share}; see {folder}/{results.REJECTED}:"
+            f" {items.describe(counted)}"
         )
     if not found:
         return f"all {seen} items of {crawl.start_url} were rejected: {items.describe(rejected)}"
@@ -152,7 +153,7 @@ def _problem(
     if total is not None and seen < total:
         return (
             f"{crawl.start_url} says that it has {total} items, but its {len(pages)} pages list {seen}: does"
-            " [catalogue.crawl].next lead to all pages? Try again; leave [catalogue.crawl].total out if it cannot be trusted"
+            " [catalogue.crawl].next lead to all pages? Try again; leave [catalogue.crawl].total out if it is wrong"
         )
     if last and len(found) < crawl.min_share * last["items"]:
         return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from shortlist.errors import CrawlError, SettingsError
@@ -70,7 +71,7 @@ def _html(text: str, crawl: CrawlSettings) -> tuple[list[dict[str, list[str]]], 
     from parsel import Selector
 
     page = Selector(text=text, type="html")
-    items = [_fields(crawl.fields, lambda path, item=item: _texts(item, path)) for item in _select(page, crawl.item)]
+    items = [_fields(crawl.fields, partial(_texts, item)) for item in _select(page, crawl.item)]
     return items, _texts(page, crawl.next, _MOST_LINKS), _total(_texts(page, crawl.total))
 
 
@@ -85,7 +86,7 @@ def _json(text: str, crawl: CrawlSettings) -> tuple[list[dict[str, list[str]]], 
         page = json.loads(text.removeprefix("\ufeff"), parse_float=str, parse_constant=str)
         values = jmespath.search(crawl.item, page)
         items = values if isinstance(values, list) else []
-        fields = [_fields(crawl.fields, lambda path, item=item: found(item, path)) for item in items]
+        fields = [_fields(crawl.fields, partial(found, item)) for item in items]
         return fields, found(page, crawl.next, _MOST_LINKS), _total(found(page, crawl.total))
     except (ValueError, RecursionError, jmespath.exceptions.JMESPathError) as error:
         raise CrawlError(f"no JSON that [catalogue.crawl] can take apart: {str(error)[:200]}") from None

@@ -21,13 +21,13 @@ DUPLICATE: Final = "duplicate"
 # Every reason, in the order in which they are looked for, with what a person can do about it.
 REMEDIES: Final = {
     "missing_item": "the id is empty: see [catalogue.crawl.fields].item_id",
-    "bad_encoding": "a text is not in the encoding of its page: set [catalogue.crawl].encoding, for instance ISO-8859-1",
+    "bad_encoding": "a text is not in the encoding of its page: set [catalogue.crawl].encoding, such as ISO-8859-1",
     "control_character": "the id holds NUL or another character that cannot be seen",
     "id_too_long": "the id is longer than [interactions].max_id_length: see [catalogue.crawl.fields].item_id",
     "not_a_product": "the id does not match [interactions].item_pattern",
     "missing_title": "the title is empty: see [catalogue.crawl.fields].title",
     "title_too_long": "the title has more than 1,000 characters: does its selector take too much?",
-    "missing_category": "there is no category: see [catalogue.crawl.fields] and [catalogue.crawl].optional; and so the others",
+    "missing_category": "there is no category: see [catalogue.crawl.fields] and [catalogue.crawl].optional",
     "missing_price": "there is no price",
     "bad_price": "the price is not one number from 0 to a thousand million: see [catalogue.crawl].decimal_comma",
     "missing_currency": "neither the item nor [catalogue.crawl].currency names a currency",
@@ -120,10 +120,10 @@ def describe(rejected: Iterable[Rejected]) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a text on one line, without characters that cannot be seen.
+    r"""Return a text on one line, without characters that cannot be seen.
 
     Example:
-        >>> clean("  RED\\n\\tBAG\\x00 \\u202e")
+        >>> clean("  RED\n\tBAG\x00 \u202e")
         'RED BAG'
     """
     seen = "".join(
@@ -151,8 +151,8 @@ def parse_price(text: str, *, decimal_comma: bool = False) -> tuple[float, str |
     """
     group, point = (".", ",") if decimal_comma else (",", ".")
     spaceless = re.sub(r"(?<=[0-9])[\s'](?=[0-9]{3}(?![0-9]))", "", text)
-    number = rf"[0-9]{{1,3}}(?:{re.escape(group)}[0-9]{{3}})+(?:{re.escape(point)}[0-9]+)?|[0-9]+(?:{re.escape(point)}[0-9]+)?"
-    match = re.fullmatch(rf"([^0-9.,+-]*)({number})([^0-9+-]*)", spaceless)
+    whole = rf"[0-9]{{1,3}}(?:{re.escape(group)}[0-9]{{3}})+|[0-9]+"
+    match = re.fullmatch(rf"([^0-9.,+-]*)((?:{whole})(?:{re.escape(point)}[0-9]+)?)([^0-9+-]*)", spaceless)
     if match is None:
         return None
     price = float(match[2].replace(group, "").replace(point, "."))

@@ -1,7 +1,7 @@
 """Scrapy in a process of its own: its reactor runs once, and what takes foreign pages apart holds no secrets.
 
-`fetch` starts `python -m shortlist.crawl.process`, tells it by one line of JSON what to do, and passes on its log line by
-line. The child ends when its parent does.
+`fetch` starts `python -m shortlist.crawl.process`, tells it by one line of JSON what to do, and passes on its log line
+by line. The child ends when its parent does.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def fetch(crawl: CrawlSettings, *, pages: str, before: str | None, lock: int) ->
         CrawlError: If the site is away, forbids it, or a page cannot be read. Says which and what to do.
     """
     order = {"crawl": asdict(crawl), "pages": pages, "before": before}
-    environment = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT or name.lower() in _PROXIES}
+    environment = {
+        name: value for name, value in os.environ.items() if name in _ENVIRONMENT or name.lower() in _PROXIES
+    }
     child = subprocess.Popen(  # noqa: S603 - our own module, by the Python that runs
         [sys.executable, "-P", "-m", __name__],
         stdin=subprocess.PIPE,

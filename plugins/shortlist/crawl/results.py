@@ -68,7 +68,7 @@ def write_items(folder: str, items: Sequence[Item], *, scraped_at: str, report: 
 
     moment = datetime.fromisoformat(scraped_at)
     text = pa.string()
-    columns = {
+    columns: dict[str, pa.Array[Any]] = {
         ITEM: pa.array([item.item_id for item in items], text),
         TITLE: pa.array([item.title for item in items], text),
         CATEGORY: pa.array([item.category for item in items], text),
@@ -86,7 +86,7 @@ def write_rejected(folder: str, rejected: Sequence[Rejected]) -> None:
     """Put the quarantine of this crawl in the place of the one before: page, position on it, reason, texts as JSON."""
     import pyarrow as pa
 
-    columns = {
+    columns: dict[str, pa.Array[Any]] = {
         SOURCE_FILE: pa.array([one.page for one in rejected], pa.string()),
         SOURCE_ROW: pa.array([one.position for one in rejected], pa.int64()),
         REASON: pa.array([one.reason for one in rejected], pa.string()),
@@ -122,7 +122,8 @@ def known_ids(folder: str) -> set[str]:
     import pyarrow.parquet as pq
 
     try:
-        return set(pq.read_table(Path(folder) / ITEMS, columns=[ITEM])[ITEM].to_pylist())
+        ids: list[Any] = pq.read_table(Path(folder) / ITEMS, columns=[ITEM])[ITEM].to_pylist()
+        return set(ids)
     except FileNotFoundError:
         return set()
 

@@ -119,10 +119,13 @@ class CatalogueSpider(Spider):
         """Read robots.txt, then ask for every page that is known of and not there yet."""
         try:
             await self._read_robots()
+            linked_from: dict[str, str] = {}
             for url, page in list(self._pages.walk(self._start)):
                 self._count(url)
+                for link in page.next if page else ():
+                    linked_from.setdefault(link, url)
                 if page is None:
-                    yield self._ask(url)
+                    yield self._ask(url, linked_from=linked_from.get(url))
         except (CrawlError, RefusedRequest) as error:
             self.failure = str(error)
 
@@ -198,7 +201,7 @@ class CatalogueSpider(Spider):
         if len(self._asked) > self._crawl.max_pages:
             raise CrawlError(
                 f"the site at {self._start} has more than [catalogue.crawl].max_pages = {self._crawl.max_pages} pages,"
-                f" the next one is {url}: raise the limit, or correct [catalogue.crawl].next if it leads round and round"
+                f" the next one is {url}: raise the limit, or correct [catalogue.crawl].next if it never ends"
             )
 
     def _read(self, response: Response) -> Page:
@@ -210,10 +213,13 @@ class CatalogueSpider(Spider):
             raise CrawlError(self._refusal(response))
         if not isinstance(response, TextResponse):
             kind = (response.headers.get("Content-Type") or b"no type").decode("latin-1")
-            raise CrawlError(f"{url} is no text but {kind!r}, {len(response.body)} bytes: is it a page of the catalogue?")
+            raise CrawlError(
+                f"{url} is no text but {kind!r}, {len(response.body)} bytes: is it a page of the catalogue?"
+            )
         if self._crawl.encoding:
             response = response.replace(encoding=self._crawl.encoding)
-        text = response.body.decode("utf-8", "replace") if self._crawl.format == "json" else response.text
+        by = self._crawl.encoding or "utf-8"
+        text = response.body.decode(by, "replace") if self._crawl.format == "json" else response.text
         try:
             items, links, total = take_apart(text, self._crawl)
         except CrawlError as error:
@@ -247,8 +253,8 @@ class CatalogueSpider(Spider):
             return f"{says}: the site refuses the crawler. Ask its owner; [catalogue.crawl].user_agent says who asks"
         if response.meta.get("wait_too_long"):
             asked = response.meta["wait_too_long"]
-            limit = self._crawl.max_wait_seconds
-            return f"{says} and wants {asked:.0f} s of rest, more than [catalogue.crawl].max_wait_seconds = {limit}. {_LATER}"
+            limit = f"[catalogue.crawl].max_wait_seconds = {self._crawl.max_wait_seconds:g}"
+            return f"{says} and wants {asked:.0f} s of rest, more than {limit}. {_LATER}"
         if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return f"{says}, after {response.meta.get('retry_times', 0) + 1} tries. {_LATER}"
         return f"{says}: no page of a catalogue. Open it in a browser, and correct [catalogue.crawl]"
@@ -259,10 +265,10 @@ class CatalogueSpider(Spider):
         if isinstance(error, RefusedRequest):
             return str(error)
         if isinstance(error, DownloadCancelledError) or "DOWNLOAD_MAXSIZE" in str(error):
-            limit = self._crawl.max_page_bytes
-            return f"{url} is larger than [catalogue.crawl].max_page_bytes = {limit}: raise it, if that is a page of the catalogue"
+            limit = f"[catalogue.crawl].max_page_bytes = {self._crawl.max_page_bytes}"
+            return f"{url} is larger than {limit}: raise it, if that is a page of the catalogue"
         if isinstance(error, IgnoreRequest):
-            return f"{url} cannot be read: {_one_line(error)}. Open it in a browser, and correct [catalogue.crawl].start_url"
+            return f"{url} cannot be read: {_one_line(error)}. Open it in a browser, and correct [catalogue.crawl]"
         tries = failure.request.meta.get("retry_times", 0) + 1  # type: ignore[attr-defined]
         return f"{url} cannot be read: {_one_line(error)}, after {tries} tries. {_LATER}"
 
@@ -276,7 +282,9 @@ class CatalogueSpider(Spider):
         except RefusedRequest as error:
             raise CrawlError(f"{url} leads elsewhere: {error}") from None
         except Exception as error:
-            raise CrawlError(f"{url} cannot be read: {_one_line(error)}. Is [catalogue.crawl].start_url right? {_LATER}") from None
+            raise CrawlError(
+                f"{url} cannot be read: {_one_line(error)}. Is [catalogue.crawl].start_url right? {_LATER}"
+            ) from None
         if response.status == HTTPStatus.TOO_MANY_REQUESTS or response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise CrawlError(f"{url} answers {response.status}: until it can be read, nothing may be. {_LATER}")
         if response.status != HTTPStatus.OK:
@@ -367,7 +375,11 @@ class Backoff:
         if retry is None:
             return None
         tries: int = retry.meta["retry_times"]
-        wait = min(self._crawl.backoff_seconds * 2 ** (tries - 1), self._crawl.max_wait_seconds) if asked is None else asked
+        wait = (
+            min(self._crawl.backoff_seconds * 2 ** (tries - 1), self._crawl.max_wait_seconds)
+            if asked is None
+            else asked
+        )
         self._not_before = max(self._not_before, time.monotonic() + wait)
         logger.warning("%s %s; retry %d of %d in %g s", request.url, reason, tries, self._crawl.retries, wait)
         return retry
@@ -414,6 +426,6 @@ def _same_site(site: tuple[str, str, int]) -> tuple[tuple[str, str, int], ...]:
     return (site, ("https", site[1], 443)) if site[0] == "http" and site[2] == _PORTS["http"] else (site,)
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException | None) -> str:
     text = " ".join(str(error).split())[:300]
     return f"{type(error).__name__} ({text})" if text else type(error).__name__
