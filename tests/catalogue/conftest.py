@@ -31,7 +31,7 @@ def other_site() -> Iterator[MisbehavingSite]:
 def settings_for(tmp_path: Path) -> Callable[..., Settings]:
     """Settings that read the site at a URL as fast as it allows; more settings of the crawl replace these."""
 
-    def build(start_url: str, **more: Any) -> Settings:
+    def build(start_url: str | None, **more: Any) -> Settings:
         fields = CrawlFieldSettings(category=".category::text", price=".price::text", available=".stock::text")
         crawl = CrawlSettings(
             start_url=start_url, next="a[rel=next]::attr(href)", fields=fields, delay_seconds=0, backoff_seconds=0.01

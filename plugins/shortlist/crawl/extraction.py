@@ -99,6 +99,9 @@ def _fields(fields: CrawlFieldSettings, texts: Callable[[str], list[str]]) -> di
 def _select(element: Selector, selector: str) -> Any:  # noqa: ANN401 - a list of selectors, of parsel's own class
     if selector.startswith(_XPATH):
         return element.xpath(selector.removeprefix(_XPATH))
+    if element.root.getparent() is None:
+        # What follows a </html> that came too early stands beside the root, and browsers show it.
+        return element.xpath("/*").css(selector)
     return element.css(selector)
 
 
