@@ -790,6 +790,32 @@ def test_the_log_has_one_line_a_page_and_no_line_of_the_site_s_own(
     ]
 
 
+@pytest.mark.parametrize("item", [".item::text", "xpath:count(//li)"])
+def test_items_must_be_elements(site: MisbehavingSite, settings_for: SettingsFor, item: str) -> None:
+    site.pages["/"] = html([line(0)])
+    site.pages["/"] = replace(site.pages["/"], body=site.pages["/"].body.replace(b'data-id="10000">', b">text"))
+
+    said = failure(settings_for(site.url, item=item))
+
+    assert f"{site.url}: [catalogue.crawl].item = {item!r} selects text there" in said
+
+
+def test_a_page_that_is_missing_in_the_end_is_never_passed_over(
+    site: MisbehavingSite, settings_for: SettingsFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.offer(6)
+    site.pages["/?page=2"] = Answer(b"no", 403)
+    fetch = catalogue.process.fetch
+
+    def fetch_and_keep_silent(*arguments: Any, **more: Any) -> None:
+        with pytest.raises(CrawlError):
+            fetch(*arguments, **more)
+
+    monkeypatch.setattr(catalogue.process, "fetch", fetch_and_keep_silent)
+
+    assert f"{site.url}?page=2 was not read, though nothing went wrong" in failure(settings_for(site.url))
+
+
 def test_without_a_site_there_is_nothing_to_do(settings_for: SettingsFor) -> None:
     settings = settings_for(None)
 

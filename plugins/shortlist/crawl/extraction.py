@@ -62,7 +62,7 @@ def take_apart(text: str, crawl: CrawlSettings) -> tuple[list[dict[str, list[str
         Of each item the texts of each field, at most 50 of 10,000 characters; the links as they stand there; the total.
 
     Raises:
-        CrawlError: If it is no JSON, with format `json`.
+        CrawlError: If it is no JSON, with format `json`, or if no elements are selected but texts.
     """
     return _json(text, crawl) if crawl.format == "json" else _html(text, crawl)
 
@@ -71,7 +71,10 @@ def _html(text: str, crawl: CrawlSettings) -> tuple[list[dict[str, list[str]]], 
     from parsel import Selector
 
     page = Selector(text=text, type="html")
-    items = [_fields(crawl.fields, partial(_texts, item)) for item in _select(page, crawl.item)]
+    elements = _select(page, crawl.item)
+    if any(isinstance(element.root, str | float | bool) for element in elements):
+        raise CrawlError(f"[catalogue.crawl].item = {crawl.item!r} selects text there: it must select whole elements")
+    items = [_fields(crawl.fields, partial(_texts, element)) for element in elements]
     return items, _texts(page, crawl.next, _MOST_LINKS), _total(_texts(page, crawl.total))
 
 
