@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the site sends. `missing` bytes are announced and never sent."""
+    """What the site sends. `missing` bytes are announced and never sent; after each byte it sleeps `pause` seconds."""
 
     body: bytes = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     kind: str = "text/html; charset=utf-8"
     missing: int = 0
+    pause: float = 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ class MisbehavingSite:
                     self.send_header("Content-Type", answer.kind)
                     self.send_header("Content-Length", str(len(answer.body) + answer.missing))
                 self.end_headers()
-                self.wfile.write(answer.body)
+                for part in [answer.body] if not answer.pause else [bytes([byte]) for byte in answer.body]:
+                    self.wfile.write(part)
+                    time.sleep(answer.pause)
                 self.close_connection = self.close_connection or answer.missing > 0
 
             def log_message(self, *_: object) -> None: ...

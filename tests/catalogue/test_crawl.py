@@ -551,7 +551,7 @@ def test_a_huge_page_is_not_read(site: MisbehavingSite, settings_for: SettingsFo
     assert site.paths() == ["/"]
 
 
-def test_a_page_that_never_ends_is_given_up(site: MisbehavingSite, settings_for: SettingsFor) -> None:
+def test_a_page_that_does_not_come_is_given_up(site: MisbehavingSite, settings_for: SettingsFor) -> None:
     stop = threading.Event()
 
     def hold(path: str) -> None:
@@ -564,6 +564,14 @@ def test_a_page_that_never_ends_is_given_up(site: MisbehavingSite, settings_for:
 
     assert f"{site.url} cannot be read: DownloadTimeoutError" in said
     assert "after 2 tries" in said
+
+
+def test_fault_49_a_page_that_comes_in_drops_is_given_up(site: MisbehavingSite, settings_for: SettingsFor) -> None:
+    site.pages["/"] = replace(html([line(number) for number in range(50)]), pause=0.02)
+
+    assert f"{site.url} cannot be read: DownloadTimeoutError" in failure(
+        settings_for(site.url, timeout_seconds=1, retries=0)
+    )
 
 
 @pytest.mark.parametrize(
