@@ -20,7 +20,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from shortlist.crawl import results
+from shortlist.crawl import process, results
 from shortlist.errors import CrawlError, NothingToDoError, SettingsError
 from shortlist.settings import CrawlFieldSettings, InteractionSettings
 from steps import catalogue
@@ -434,7 +434,7 @@ def test_the_process_that_reads_pages_knows_no_secret(site: MisbehavingSite, set
     def look(path: str) -> None:
         if path == "/":
             parent = psutil.Process(step[0].pid)
-            seen.extend("a-secret-url" in process.environ().values() for process in (parent, *parent.children()))
+            seen.extend("a-secret-url" in one.environ().values() for one in (parent, *parent.children()))
 
     site.before = look
     step.append(_start_elsewhere(settings_for(site.url)))
@@ -813,13 +813,13 @@ def test_a_page_that_is_missing_in_the_end_is_never_passed_over(
 ) -> None:
     site.offer(6)
     site.pages["/?page=2"] = Answer(b"no", 403)
-    fetch = catalogue.process.fetch
+    fetch = process.fetch
 
     def fetch_and_keep_silent(*arguments: Any, **more: Any) -> None:
         with pytest.raises(CrawlError):
             fetch(*arguments, **more)
 
-    monkeypatch.setattr(catalogue.process, "fetch", fetch_and_keep_silent)
+    monkeypatch.setattr(process, "fetch", fetch_and_keep_silent)
 
     assert f"{site.url}?page=2 was not read, though nothing went wrong" in failure(settings_for(site.url))
 
