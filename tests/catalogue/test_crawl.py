@@ -798,6 +798,14 @@ def test_the_log_has_one_line_a_page_and_no_line_of_the_site_s_own(
     ]
 
 
+def test_a_line_of_the_log_cannot_become_two() -> None:
+    record = logging.makeLogRecord(
+        {"msg": "a page says %s", "args": ("this\nFAILED by the site",), "levelname": "INFO"}
+    )
+
+    assert process._OneLine("%(levelname)s %(message)s").format(record) == "INFO a page says this FAILED by the site"
+
+
 @pytest.mark.parametrize("item", [".item::text", "xpath:count(//li)"])
 def test_items_must_be_elements(site: MisbehavingSite, settings_for: SettingsFor, item: str) -> None:
     site.pages["/"] = html([line(0)])
