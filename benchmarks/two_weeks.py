@@ -1,9 +1,9 @@
 """Two weeks of MovieLens 1M, day by day, through the DAG that watches for drift.
 
 A model is trained on all ratings before the first day, by `etl_train_test_pipeline`. Then each day's ratings are put
-into `data/streaming/` and `drift_detection_retrain_pipeline` runs as it would that evening: the real DAG, settings and
-thresholds of `config/pipeline.toml`, its gate, one Spark. On 19 November 2000 ten times as many people as before begin
-to rate.
+into `data/streaming/` and `drift_detection_retrain_pipeline` runs as it would that evening: the real DAG, its gate, one
+Spark, the default thresholds and, but for what describes the files, the default settings. On 19 November 2000 ten times
+as many people as before begin to rate.
 
     PYTHONPATH=plugins python -m benchmarks.two_weeks --data ratings.parquet
     PYTHONPATH=plugins python -m benchmarks.two_weeks --plot     # draws docs/two_weeks.svg from the result again

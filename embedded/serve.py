@@ -6,7 +6,6 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -18,13 +17,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from embedded import home
+from embedded.processes import running
 from shortlist.errors import SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    import subprocess
+    from collections.abc import Iterator
 
 _START_SECONDS = 60
-_STOP_SECONDS = 15
 
 
 def run_serve(folder: Path, port: int, config: str | None) -> int:
@@ -57,7 +57,7 @@ def run_serve(folder: Path, port: int, config: str | None) -> int:
             }
             if config:
                 environment["SHORTLIST_CONFIG"] = str(Path(config).absolute())
-            with _process([sys.executable, "-m", "service"], log, environment) as service:
+            with running([sys.executable, "-m", "service"], log, environment) as service:
                 _wait_until_alive(service, port, log)
                 console.print(f"\n  http://localhost:{port}         the page")
                 console.print(f"  http://localhost:{port}/openapi.json    the API\n")
@@ -103,33 +103,9 @@ def _redis(folder: Path) -> Iterator[str]:
             f"bind 127.0.0.1\nport {port}\nrequirepass {password}\n"
             f'dir "{place}"\nappendonly yes\nsave ""\nmaxmemory 64mb\nmaxmemory-policy allkeys-lru\n'
         )
-    with _process([str(get_binary_path()), str(settings)], place / "server.log", os.environ) as server:
+    with running([str(get_binary_path()), str(settings)], place / "server.log", os.environ) as server:
         _wait_until_listening(server, port, place / "server.log")
         yield f"redis://:{password}@127.0.0.1:{port}/0"
-
-
-@contextmanager
-def _process(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program in a session of its own, so that an interrupt at the terminal reaches it last, in order."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            cwd=home.PROJECT,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _wait_until_listening(server: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from embedded import home
 from embedded.java import choose_java
+from embedded.processes import running
 from embedded.progress import Progress
 from shortlist.errors import SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import subprocess
     from pathlib import Path
 
 _START_SECONDS = 600
@@ -44,7 +42,10 @@ def run_ui(port: int) -> int:
             environment = home.environment(
                 folder, java_home=choose_java(folder / "java"), database_url=url, api_port=port
             )
-            with _servers(environment | {"AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO"}, log) as servers:
+            environment["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "INFO"
+            standalone = [sys.executable, "-m", "airflow", "standalone"]
+            # Only an interrupt of the whole group ends all its parts.
+            with running(standalone, log, environment, stop=signal.SIGINT, stop_seconds=30) as servers:
                 with progress.step("Airflow starts"):
                     _wait_until_healthy(servers, port, log)
                 console.print(f"\n  http://localhost:{port}    user admin    password {home.admin_password(folder)}\n")
@@ -55,31 +56,6 @@ def run_ui(port: int) -> int:
     except KeyboardInterrupt:
         console.print("Stopped.")
     return 0
-
-
-@contextmanager
-def _servers(environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `airflow standalone` in a process group of its own: only an interrupt of the whole group ends all parts."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "airflow", "standalone"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        for seconds, number in ((30, signal.SIGINT), (5, signal.SIGKILL)):
-            try:
-                os.killpg(process.pid, number)
-                process.wait(timeout=seconds)
-            except ProcessLookupError:
-                break
-            except subprocess.TimeoutExpired:
-                continue
 
 
 def _wait_until_healthy(servers: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from service import feedback, reports
 from service.connections import AwayError, Postgres, RedisPart
+from service.filters import FilterReader
 from service.handing_out import Desk
 from service.last_known import LastKnown
 from service.limits import BodyLimitMiddleware, WriteLimitMiddleware
@@ -25,6 +26,7 @@ from service.routes import Stand, routes
 from service.rules import RulesFile
 from service.searching import SearchPart
 from service.security import SecurityHeadersMiddleware, key_dependency
+from service.short_way import ShortWayMiddleware
 from service.watching import Watch, WatchMiddleware
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
             allow_repeats=settings.publish.allow_repeats,
             remembered=limits.users_in_memory,
         ),
+        filters=FilterReader(settings),
         watch=watch,
     )
 
@@ -94,6 +97,8 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
         await _make_tables(stand)  # the first event may come at once
         tasks = [asyncio.create_task(_keep_going(stand)), asyncio.create_task(recents.keep_listening())]
         tasks.append(asyncio.create_task(search.keep_looking(limits.refresh_seconds * _SEARCH_LOOKS_EVERY)))
+        lasting = (_keep_going(stand), recents.keep_listening(), recents.keep_reading())
+        tasks = [asyncio.create_task(one) for one in lasting]
         try:
             yield
         finally:
@@ -102,6 +107,7 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
                 with suppress(asyncio.CancelledError):
                     await task
             await search.close()
+            await lists.stop_packing()
             await redis.close()
             await features.close()
             await postgres.close()
@@ -118,6 +124,7 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
     app.add_exception_handler(AwayError, _away)
     app.add_exception_handler(RequestValidationError, _not_allowed)
     _add_page(app, settings.paths.reports)
+    app.add_middleware(ShortWayMiddleware, desk=stand.desk, filters=stand.filters, watch=watch)
     app.add_middleware(BodyLimitMiddleware, body_bytes=limits.body_bytes)
     app.add_middleware(WriteLimitMiddleware, a_minute=limits.writes_a_minute)
     app.add_middleware(SecurityHeadersMiddleware, frame_ancestors=environment.frame_ancestors)

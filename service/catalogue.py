@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from service import reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from service.connections import Postgres
 
@@ -27,6 +27,11 @@ class CatalogueItem(NamedTuple):
 
 
 UNKNOWN: Final = CatalogueItem(None, None, available=True)
+
+
+class _Kinds(dict[str, tuple[str | None, bool]]):
+    def __missing__(self, item_id: str) -> tuple[str | None, bool]:
+        return UNKNOWN[1:]
 
 
 @dataclass(frozen=True)
@@ -51,15 +56,20 @@ class Catalogue:
     def is_empty(self) -> bool:
         """Whether the generation has no items."""
         return len(self.items) == len(self.only_listed)
+    _kinds: dict[str, tuple[str | None, bool]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Keep what is asked of each item of each answer where it is found fastest."""
+        object.__setattr__(self, "_kinds", _Kinds((key, item[1:]) for key, item in self.items.items()))
 
     def get(self, item_id: str) -> CatalogueItem:
         """Return what is known of an item."""
         return self.items.get(item_id, UNKNOWN)
 
-    def kind(self, item_id: str) -> tuple[str | None, bool]:
-        """Return category and availability of an item."""
-        _, category, available = self.items.get(item_id, UNKNOWN)
-        return category, available
+    @property
+    def kind(self) -> Callable[[str], tuple[str | None, bool]]:
+        """What gives category and availability of an item."""
+        return self._kinds.__getitem__
 
     def title(self, item_id: str) -> str | None:
         """Return the title of an item, if it has one."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from service import reading
 from service.answers import CandidateSource, Contribution, Explanation
-from service.handing_out import reason_of
 from service.lists import PERSONAL
+from service.reasons import reason_of
 from shortlist.columns import CANDIDATE_FEATURES
 from shortlist.errors import ModelVersionError, RankerError
 from shortlist.stores import files, model_versions
@@ -38,8 +38,9 @@ async def explain(postgres: Postgres, lists: Lists, *, rankers: str, user_id: st
         AwayError: If PostgreSQL is away.
     """
     user = await lists.user(user_id)
+    personal = list(user.personal)
     candidate = await reading.explained_candidate(postgres, user_id, item_id)
-    listed = next((place for place, one in enumerate(user.personal, start=1) if one.item_id == item_id), None)
+    listed = next((place for place, one in enumerate(personal, start=1) if one.item_id == item_id), None)
     if listed is None and candidate is None:
         return None
     pointer = lists.world.pointer(PERSONAL)
@@ -51,7 +52,7 @@ async def explain(postgres: Postgres, lists: Lists, *, rankers: str, user_id: st
     manifest: dict[str, Any] = {}
     if features and ranker:
         contributions, base_value, manifest = await asyncio.to_thread(_of_ranker, f"{rankers}/{ranker}", features)
-    proposal = user.personal[listed - 1] if listed else None
+    proposal = personal[listed - 1] if listed else None
     return Explanation(
         user_id=user_id,
         item_id=item_id,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from service.connections import SLOW_SECONDS, AwayError
 from shortlist.stores.forgotten import LOCK, remember, removals
-from shortlist.stores.service_tables import SERVICE_DDL
+from shortlist.stores.service_tables import SERVICE_DDL, SERVICE_LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +112,6 @@ async def ensure_tables(postgres: Postgres) -> None:
         AwayError: If PostgreSQL is away.
     """
     async with postgres.connection(seconds=SLOW_SECONDS) as connection, connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('shortlist:service schema', 0))")
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", SERVICE_LOCK)
         for statement in SERVICE_DDL:
             await connection.execute(statement)

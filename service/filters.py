@@ -17,8 +17,6 @@ from service.answers import Id
 from shortlist.recommender.blending import Wanted
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
     from shortlist.settings import Settings
 
 _MOST_CATEGORIES: Final = 50
@@ -58,13 +56,13 @@ class FilterReader:
         )
         self._read = lru_cache(_STRINGS_KEPT)(self._parse)
 
-    def wanted(self, request: Request) -> Wanted:
-        """Return what a request asks for.
+    def wanted(self, query: bytes) -> Wanted:
+        """Return what a query string asks for.
 
         Raises:
             RequestValidationError: If a value is not allowed.
         """
-        return self._read(request.scope["query_string"])
+        return self._read(query)
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters for the OpenAPI document."""

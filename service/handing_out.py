@@ -8,9 +8,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from service.answers import Popular, Recommendations, Similar
+from service.answers import Popular, Similar
 from service.connections import AwayError
 from service.lists import DEFAULT, ONLINE, PERSONAL, UserLists
+from service.reasons import reason_of
+from service.writing import Writer
 from shortlist.recommender.blending import Proposal, Wanted, blend
 
 if TYPE_CHECKING:
@@ -18,20 +20,9 @@ if TYPE_CHECKING:
 
     from service.answers import Variant
     from service.catalogue import Catalogue
-    from service.lists import Lists, World
+    from service.lists import Lists, SimilarItems, World
     from service.recent import Recent, RecentEvents
     from service.rules import LoadedRules, RulesFile
-
-REASONS: Final = {
-    "als": "Fits what people with this taste take",
-    "similar": "Goes with what you took before",
-    "popular": "Popular in these weeks",
-    "default": "Popular with everybody",
-    "pinned": "Chosen by the shop",
-    "catalogue": "Also available",
-}
-
-_FOREIGN: Final = "Proposed by the candidates that were loaded"
 
 _NOBODY: Final = UserLists(None)
 
@@ -39,7 +30,7 @@ _NOBODY: Final = UserLists(None)
 class _Written(NamedTuple):
     """An answer as it was sent, but for its time, and what it was made of."""
 
-    user: UserLists
+    moment: object
     events: tuple[Recent, ...]
     world: World
     loaded: LoadedRules
@@ -70,6 +61,7 @@ class Desk:
         self.rules = rules
         self.allow_repeats = allow_repeats
         self._most = remembered
+        self._writer = Writer()
         self._written: OrderedDict[tuple[str, Wanted], _Written] = OrderedDict()
 
     async def write_recommendations(self, user_id: str, wanted: Wanted) -> tuple[bytes, bool]:
@@ -84,57 +76,52 @@ class Desk:
             kept is not None
             and kept.world is world
             and kept.loaded is loaded
+            and kept.moment is self.lists.moment
             and self.recents.remembered(user_id) is kept.events
-            and self.lists.remembered(user_id, self._dealt(user_id, loaded, world)[1]) is kept.user
             and not self.lists.is_away
         ):
             self._written.move_to_end(key)
             return kept.body + _now(), False
-        answer, user, events = await self._recommend(user_id, wanted)
-        body = Recommendations.__pydantic_serializer__.to_json(answer, exclude={"time"})[:-1]
-        # What was made while something changed may be of both sides.
-        if self.lists.world is world and self.rules.current() is loaded and not answer.stale:
-            self._written[key] = _Written(user, events, world, loaded, body)
-            if len(self._written) > self._most:
-                self._written.popitem(last=False)
-        return body + _now(), answer.stale
-
-    async def _recommend(self, user_id: str, wanted: Wanted) -> tuple[Recommendations, UserLists, tuple[Recent, ...]]:
-        """The answer, and the lists and events of the user that it was made of."""
-        loaded, world = self.rules.current(), self.lists.world
+        moment = self.lists.moment
         variant, generation_id = self._dealt(user_id, loaded, world)
         user, events, stale = await self._known_of(user_id, generation_id)
-        recent: list[Sequence[Proposal]] = []
+        recent: list[tuple[str, SimilarItems]] = []
         if events:
             try:
                 recent = await self._similar_to(events)
             except AwayError:
                 stale = True
+        stale = stale or self.lists.is_away
+        # What was made while something changed may be of both sides.
+        unchanged = self.lists.world is world and self.rules.current() is loaded and self.lists.moment is moment
         world = self.lists.world
-        seen = () if self.allow_repeats else _seen(user.seen, events)
         chosen = blend(
             personal=user.personal,
             recent=recent,
             defaults=world.defaults,
             rest=_rest(world.catalogue),
             known=world.catalogue.kind,
-            seen=seen,
+            seen=() if self.allow_repeats else _seen(user.seen, events),
             wanted=wanted,
             rules=loaded.rules,
         )
         number, model_version = self._origin(world, user, variant)
-        answer = Recommendations(
+        body = self._writer.recommendations(
+            chosen,
+            world.catalogue,
             user_id=user_id,
             known=user.known,
             generation=number,
             model_version=model_version,
             variant=variant,
-            stale=stale or self.lists.is_away,
+            stale=stale,
             complete=len(chosen) == wanted.k,
-            time=datetime.now(UTC),
-            items=_items(chosen, world.catalogue),
         )
-        return answer, user, events
+        if unchanged and not stale and self.lists.is_served(user, generation_id):
+            self._written[key] = _Written(moment, events, world, loaded, body)
+            if len(self._written) > self._most:
+                self._written.popitem(last=False)
+        return body + _now(), stale
 
     @staticmethod
     def _dealt(user_id: str, loaded: LoadedRules, world: World) -> tuple[Variant | None, int | None]:
@@ -179,7 +166,7 @@ class Desk:
         if item_id not in found and item_id not in world.catalogue.items and not stale:
             return None
         chosen = blend(
-            personal=found.get(item_id, ()),
+            personal=[Proposal(similar, "similar", score) for similar, score in found.get(item_id, ())],
             recent=[],
             defaults=(),
             rest=(),
@@ -223,11 +210,11 @@ class Desk:
             items=_items(chosen, world.catalogue),
         )
 
-    async def _similar_to(self, events: Sequence[Recent]) -> list[Sequence[Proposal]]:
+    async def _similar_to(self, events: Sequence[Recent]) -> list[tuple[str, SimilarItems]]:
         """One list for each item of the events, the newest first."""
         items = list(dict.fromkeys(event.item_id for event in events))
         similar = await self.lists.similar(items)
-        return [similar[item_id] for item_id in items if item_id in similar]
+        return [(item_id, similar[item_id]) for item_id in items if item_id in similar]
 
     @staticmethod
     def _origin(world: World, user: UserLists, variant: str | None) -> tuple[int | None, str | None]:
@@ -242,15 +229,6 @@ class Desk:
 
 def _now() -> bytes:
     return b',"time":"%sZ"}' % datetime.now(UTC).isoformat(timespec="microseconds")[:26].encode()
-
-
-def reason_of(source: str) -> str:
-    """Return a sentence for people about where an item comes from.
-
-    Args:
-        source: One, or several joined by `+`; the first counts.
-    """
-    return REASONS.get(source.partition("+")[0], _FOREIGN)
 
 
 def _only_away(error: BaseException) -> None:
@@ -269,25 +247,16 @@ def _rest(catalogue: Catalogue) -> Iterable[Proposal]:
 
 def _items(chosen: Sequence[Proposal], catalogue: Catalogue, similar_to: str | None = None) -> Any:  # noqa: ANN401
     """Plain dictionaries: the answer makes its models of them all at once, several times as fast as one by one."""
-    items = []
-    for rank, (item_id, source, score, because) in enumerate(chosen, start=1):
-        title, category, _ = catalogue.get(item_id)
-        if because is not None:
-            name = catalogue.title(because) or because
-            reason = f"Because of {name}, a moment ago"
-            if similar_to is not None:
-                source, reason = "similar", f"Goes with {name}"
-        else:
-            reason = reason_of(source)
-        items.append(
-            {
-                "rank": rank,
-                "item_id": item_id,
-                "title": title,
-                "category": category,
-                "score": score,
-                "source": source,
-                "reason": reason,
-            }
-        )
-    return items
+    goes_with = f"Goes with {catalogue.title(similar_to) or similar_to}" if similar_to is not None else None
+    return [
+        {
+            "rank": rank,
+            "item_id": item_id,
+            "title": catalogue.title(item_id),
+            "category": catalogue.get(item_id).category,
+            "score": score,
+            "source": source,
+            "reason": goes_with or reason_of(source),
+        }
+        for rank, (item_id, source, score, _) in enumerate(chosen, start=1)
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from array import array
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from service import catalogue, reading
 from service.connections import AwayError
+from service.packed import PackedLists, TooLargeError
 from shortlist.recommender.blending import Proposal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from service.catalogue import Catalogue
     from service.connections import Postgres, RedisPart
@@ -25,11 +27,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# All lists are read once nothing has been published for so long: not where one publication follows the other.
+_SETTLED_SECONDS: Final = 5.0
+
 PERSONAL: Final = "personal_recs"
 ONLINE: Final = "online_recs"
 DEFAULT: Final = "default_recs"
 ITEMS: Final = "items"
 HISTORY: Final = "user_history"
+
+_PACKED: Final = (PERSONAL, HISTORY, ONLINE)
+
+
+# Their ids and scores, best first.
+SimilarItems = tuple[tuple[str, float], ...]
 
 
 class Pointer(NamedTuple):
@@ -88,16 +99,16 @@ class UserLists:
     """
 
     generation_id: int | None
-    item_ids: tuple[str, ...] = ()
-    scores: Sequence[float] = ()
-    sources: tuple[str, ...] = ()
+    item_ids: Iterable[str] = ()
+    scores: Iterable[float] = ()
+    sources: Iterable[str] = ()
     seen: tuple[str, ...] = ()
     known: bool = False
 
     @property
-    def personal(self) -> list[Proposal]:
-        """The list, best first."""
-        return list(map(Proposal, self.item_ids, self.sources, self.scores))
+    def personal(self) -> Iterator[Proposal]:
+        """The list, best first; most readers need only the beginning."""
+        return map(Proposal, self.item_ids, self.sources, self.scores)
 
 
 class Lists:
@@ -117,7 +128,13 @@ class Lists:
         self._last_known = last_known
         self._settings = settings
         self._users: OrderedDict[tuple[str, int | None], UserLists] = OrderedDict()
-        self._similar: OrderedDict[str, tuple[int, tuple[Proposal, ...]]] = OrderedDict()
+        # Replaced when what users' lists were made of may be another one.
+        self.moment = object()
+        self._packed: PackedLists | None = None
+        self._packing: asyncio.Task[None] | None = None
+        self._packing_since = -_SETTLED_SECONDS
+        self._forgotten: set[str] = set()
+        self._similar: OrderedDict[str, tuple[int, SimilarItems]] = OrderedDict()
         self._looking = asyncio.Lock()
         catalogue_, defaults, generation = last_known.read()
         self.world = World({}, catalogue_, defaults, generation, None)
@@ -127,6 +144,11 @@ class Lists:
         """Whether PostgreSQL or Redis is away, so that what is handed out may be old."""
         return self._postgres.is_away or self._redis.part.problem is not None
 
+    @property
+    def users_in_memory(self) -> int:
+        """Users whose lists need no query; 0 until all are in memory, and where they do not fit."""
+        return len(self._packed) if self._packed is not None else 0
+
     async def keep_fresh(self) -> None:
         """Look at pointers, rules and the health of the parts again and again, until cancelled."""
         while True:
@@ -134,6 +156,7 @@ class Lists:
                 await self.look()
             except Exception:  # whatever it is: the look that fails must not be the last one
                 logger.exception("what is served now could not be looked at; what was known stays")
+            self._pack_when_settled()
             await asyncio.sleep(self._settings.refresh_seconds)
 
     async def look(self) -> None:
@@ -169,13 +192,56 @@ class Lists:
             world = replace(world, defaults=proposals, defaults_generation=defaults.generation_id)
         if (world.catalogue, world.defaults) != (self.world.catalogue, self.world.defaults):
             await asyncio.to_thread(self._last_known.write, world.catalogue, world.defaults, world.defaults_generation)
-        if world.pointer(PERSONAL) != self.world.pointer(PERSONAL) or world.pointer(HISTORY) != self.world.pointer(
-            HISTORY
-        ):
-            self._users.clear()
+        if any(world.pointer(name) != self.world.pointer(name) for name in _PACKED):
+            await self._begin_anew()
         # The same as long as nothing changes: what was made of it is known by it.
         if not world.is_same_as(self.world):
             self.world = world
+
+    async def _begin_anew(self) -> None:
+        """Drop all users' lists: others are served."""
+        self.moment = object()
+        self._users.clear()
+        self._packed = None
+        # The first time is at the start, when nothing is known to have changed.
+        self._packing_since = time.monotonic() if self.world.served else self._packing_since
+        await self.stop_packing()
+
+    async def stop_packing(self) -> None:
+        """Stop reading all lists, if that is under way: what is open there keeps a publication waiting."""
+        if self._packing is not None:
+            self._packing.cancel()
+            await asyncio.wait([self._packing])
+            self._packing = None
+
+    def _pack_when_settled(self) -> None:
+        settled = time.monotonic() - self._packing_since >= _SETTLED_SECONDS
+        wanted = self._settings.lists_mib > 0 and self.world.pointer(PERSONAL) is not None
+        if self._packing is None and wanted and settled and not self.is_away:
+            self._forgotten.clear()
+            self._packing = asyncio.create_task(self._pack())
+
+    async def _pack(self) -> None:
+        """Read the lists of all users."""
+        served = [self.world.pointer(name) for name in _PACKED]
+        personal, history, online = [pointer.generation_id if pointer else None for pointer in served]
+        assert personal is not None
+        packed = PackedLists(most_mib=self._settings.lists_mib)
+        try:
+            await packed.read(self._postgres, personal, history, online)
+        except AwayError:
+            # Tried again, a while after the part is back.
+            self._packing_since, self._packing = time.monotonic(), None
+        except TooLargeError as error:
+            logger.info("%s: PostgreSQL is asked for each user ([service].lists_mib)", error)
+        except Exception:
+            logger.exception("not all lists could be read: PostgreSQL is asked for each user")
+        else:
+            for user_id in self._forgotten:
+                packed.forget(user_id)
+            self._packed = packed
+            self._users.clear()
+            self._similar.clear()
 
     async def _other_side(self) -> tuple[int, str | None] | None:
         experiment = self._rules.current().experiment
@@ -186,11 +252,19 @@ class Lists:
 
     def remembered(self, user_id: str, generation_id: int | None) -> UserLists | None:
         """Return list and history of a user, if PostgreSQL need not be asked for them."""
+        if generation_id is None and self._packed is not None:
+            return self._unpacked(self._packed, user_id)
         key = (user_id, generation_id)
         lists = self._users.get(key)
         if lists is not None:
             self._users.move_to_end(key)
         return lists
+
+    def _unpacked(self, packed: PackedLists, user_id: str) -> UserLists:
+        pointer = self.world.pointer(PERSONAL)
+        listed, seen = packed.list_of(user_id), packed.history_of(user_id)
+        known = listed is not None or seen is not None
+        return UserLists(pointer and pointer.generation_id, *(listed or ((), (), ())), seen=seen or (), known=known)
 
     async def user(self, user_id: str, generation_id: int | None = None) -> UserLists:
         """Return list and history of a user.
@@ -206,7 +280,7 @@ class Lists:
         if remembered is not None:
             return remembered
         key = (user_id, generation_id)
-        world = self.world
+        moment = self.moment
         rows = await self._postgres.rows(reading.USER_LISTS, user_id, generation_id)
         number, item_ids, scores, sources, seen = rows[0]
         lists = UserLists(
@@ -217,29 +291,41 @@ class Lists:
             _shared(seen),
             known=item_ids is not None or seen is not None,
         )
-        pointer = world.pointer(PERSONAL)
-        # What was published since the last look is right, but the pointer would not throw it away in time.
-        unchanged = all(world.pointer(name) == self.world.pointer(name) for name in (PERSONAL, HISTORY))
-        if unchanged and (generation_id or (pointer and pointer.generation_id)) == number:
+        if self.moment is moment and self.is_served(lists, generation_id):
             self._users[key] = lists
             if len(self._users) > self._settings.users_in_memory:
                 self._users.popitem(last=False)
         return lists
 
+    def is_served(self, lists: UserLists, generation_id: int | None) -> bool:
+        """Whether lists are those of the generation that is known to be served, or of `generation_id`.
+
+        What was published since the last look is right, but nothing would throw it away in time.
+        """
+        pointer = self.world.pointer(PERSONAL)
+        return lists.generation_id == (generation_id or (pointer and pointer.generation_id))
+
     def forget(self, user_id: str) -> None:
         """Drop what is remembered of a user."""
+        self.moment = object()
+        self._forgotten.add(user_id)
+        if self._packed is not None:
+            self._packed.forget(user_id)
         for key in [key for key in self._users if key[0] == user_id]:
             del self._users[key]
 
-    async def similar(self, item_ids: Sequence[str]) -> dict[str, tuple[Proposal, ...]]:
+    async def similar(self, item_ids: Sequence[str]) -> dict[str, SimilarItems]:
         """Return the items similar to each of `item_ids`, best first; an item without any is left out.
 
         Raises:
             AwayError: If PostgreSQL is away and not all are remembered.
         """
+        if self._packed is not None:
+            packed = self._packed
+            return {item_id: similar for item_id in item_ids if (similar := tuple(packed.similar_to(item_id)))}
         pointer = self.world.pointer(ONLINE)
         served = pointer.generation_id if pointer else -1
-        found: dict[str, tuple[Proposal, ...]] = {}
+        found: dict[str, SimilarItems] = {}
         missing = []
         for item_id in item_ids:
             remembered = self._similar.get(item_id)
@@ -249,18 +335,12 @@ class Lists:
                 missing.append(item_id)
         if missing:
             rows = await self._postgres.rows(reading.SIMILAR, missing)
-            read = {
-                item_id: tuple(
-                    Proposal(similar_id, "recent", score, item_id)
-                    for similar_id, score in zip(similar_ids, scores, strict=True)
-                )
-                for item_id, similar_ids, scores in rows
-            }
+            read = {item_id: tuple(zip(similar_ids, scores, strict=True)) for item_id, similar_ids, scores in rows}
             for item_id in missing:
                 found[item_id] = self._remember_similar(item_id, served, read.get(item_id, ()))
         return {item_id: proposals for item_id, proposals in found.items() if proposals}
 
-    def _remember_similar(self, item_id: str, served: int, proposals: tuple[Proposal, ...]) -> tuple[Proposal, ...]:
+    def _remember_similar(self, item_id: str, served: int, proposals: SimilarItems) -> SimilarItems:
         self._similar[item_id] = (served, proposals)
         self._similar.move_to_end(item_id)
         if len(self._similar) > self._settings.users_in_memory:

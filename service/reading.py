@@ -22,6 +22,12 @@ USER_LISTS: Final = """
     LEFT JOIN internal.user_history AS h ON h.generation_id = g.history AND h.user_id = $1
 """
 
+ALL_LISTS: Final = "SELECT user_id, item_ids, scores, sources FROM internal.personal_recs WHERE generation_id = $1"
+
+ALL_HISTORIES: Final = "SELECT user_id, item_ids FROM internal.user_history WHERE generation_id = $1"
+
+ALL_SIMILAR: Final = "SELECT item_id, similar_item_ids, scores FROM internal.online_recs WHERE generation_id = $1"
+
 SIMILAR: Final = """
     SELECT item_id, similar_item_ids, scores FROM internal.online_recs
     WHERE generation_id = (SELECT generation_id FROM internal.served WHERE dataset = 'online_recs')

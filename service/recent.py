@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections import OrderedDict
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from redis.exceptions import RedisError
@@ -18,7 +20,7 @@ from redis.exceptions import RedisError
 from service.connections import AwayError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from service.answers import Event
     from service.connections import RedisPart
@@ -33,6 +35,9 @@ _WRITE_SECONDS: Final = 2.0
 _LISTEN_SECONDS: Final = 5.0
 _KEY: Final = "recent:"
 _KEYS_A_SCAN: Final = 1000
+_USERS_A_READ: Final = 50
+# Users whose events are remembered: about a kilobyte each.
+_MOST_USERS: Final = 50_000
 
 
 class Recent(NamedTuple):
@@ -53,6 +58,9 @@ class RecentEvents:
         # Who may have events; it is everybody who has as long as `_knows_all`.
         self._active: set[str] = set()
         self._knows_all = False
+        # Of whom what is remembered is missing or out of date.
+        self._to_read: dict[str, None] = {}
+        self._something_to_read = asyncio.Event()
         self._listens = False
         self._changes = 0
 
@@ -78,14 +86,11 @@ class RecentEvents:
         if events is not None or client is None:
             return events or ()
         changes = self._changes
-        kept = await self._redis.ask(client.lrange(_key(user_id), 0, self._settings.recent - 1))
-        read = [Recent(item_id, datetime.fromisoformat(time), kind) for item_id, time, kind in map(json.loads, kept)]
-        events = tuple(sorted(read, key=lambda event: event.time, reverse=True))
+        events = _read(await self._redis.ask(client.lrange(_key(user_id), 0, self._settings.recent - 1)))
         # Something that was written meanwhile may have been this user's.
         if self._listens and changes == self._changes:
-            self._remembered[user_id] = events
-            if len(self._remembered) > self._settings.users_in_memory:
-                self._remembered.popitem(last=False)
+            self._remember(user_id, events)
+            self._to_read.pop(user_id, None)
         return self._young(events)
 
     async def add(self, events: Sequence[Event], now: datetime) -> None:
@@ -145,6 +150,7 @@ class RecentEvents:
                 self._changes += 1
                 self._remembered.clear()
                 self._active.clear()
+                self._to_read.clear()
             await asyncio.sleep(self._settings.refresh_seconds)
 
     async def _listen(self) -> None:
@@ -165,12 +171,44 @@ class RecentEvents:
         """Find out who has events. Who gets his first one meanwhile is announced."""
         assert self._redis.client is not None
         async for key in self._redis.client.scan_iter(match=f"{_KEY}*", count=_KEYS_A_SCAN):
+            self._to_read[key.removeprefix(_KEY)] = None
             self._active.add(key.removeprefix(_KEY))
         self._knows_all = True
+        self._something_to_read.set()
+
+    async def keep_reading(self) -> None:
+        """Read the events of all who have any, so that no request waits for them, until cancelled."""
+        while self._redis.client is not None:
+            await self._something_to_read.wait()
+            users = list(islice(self._to_read, _USERS_A_READ))
+            if not users or not self._listens:
+                self._something_to_read.clear()
+                continue
+            for user_id in users:
+                del self._to_read[user_id]
+            pipeline = self._redis.client.pipeline(transaction=False)
+            for user_id in users:
+                pipeline.lrange(_key(user_id), 0, self._settings.recent - 1)
+            try:
+                kept = await self._redis.ask(pipeline.execute(), seconds=_WRITE_SECONDS)
+            except AwayError:
+                await asyncio.sleep(self._settings.refresh_seconds)
+                continue
+            for user_id, one in zip(users, kept, strict=True):
+                # Who has done something meanwhile is read again.
+                if self._listens and user_id not in self._to_read:
+                    self._remember(user_id, _read(one))
+
+    def _remember(self, user_id: str, events: tuple[Recent, ...]) -> None:
+        self._remembered[user_id] = events
+        if len(self._remembered) > _MOST_USERS:
+            self._remembered.popitem(last=False)
 
     def _changed(self, user_id: str) -> None:
         self._changes += 1
         self._active.add(user_id)
+        self._to_read[user_id] = None
+        self._something_to_read.set()
         self._remembered.pop(user_id, None)
 
     def _young(self, events: tuple[Recent, ...]) -> tuple[Recent, ...]:
@@ -179,6 +217,15 @@ class RecentEvents:
         if not events or events[-1].time >= oldest:
             return events
         return tuple(event for event in events if event.time >= oldest)
+
+
+def _read(kept: Iterable[str]) -> tuple[Recent, ...]:
+    """What is kept of a user, newest first."""
+    read = [
+        Recent(sys.intern(item_id), datetime.fromisoformat(time), sys.intern(kind))
+        for item_id, time, kind in map(json.loads, kept)
+    ]
+    return tuple(sorted(read, key=lambda event: event.time, reverse=True))
 
 
 def _key(user_id: str) -> str:

@@ -1,15 +1,12 @@
 """The routes of the API. Each takes typed values, asks one function and answers with a typed model."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
 
 from service import explain, feedback, looking, reports
 from service.answers import (
@@ -44,8 +41,6 @@ from service.searching import SearchPart
 from service.watching import Watch
 from shortlist.settings import Settings
 
-_ID: TypeAdapter[str] = TypeAdapter(Id)
-
 
 @dataclass(frozen=True)
 class Stand:
@@ -60,29 +55,8 @@ class Stand:
     recents: RecentEvents
     rules: RulesFile
     desk: Desk
+    filters: FilterReader
     watch: Watch
-
-
-class _UserRoute(APIRoute):
-    """Hands the endpoint the id of a user and the request, and no more.
-
-    FastAPI's own reading of parameters takes longer than an answer that is kept.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request."""
-        endpoint = self.endpoint
-
-        async def answer(request: Request) -> Response:
-            try:
-                user_id = _ID.validate_python(request.path_params["user_id"])
-            except ValidationError as error:
-                wrong = [{**one, "loc": ("path", "user_id")} for one in error.errors()]
-                raise RequestValidationError(wrong) from None
-            response: Response = await endpoint(user_id, request)
-            return response
-
-        return answer
 
 
 def routes(parts: Stand, require_key: Callable[..., Any]) -> APIRouter:
@@ -102,31 +76,26 @@ def routes(parts: Stand, require_key: Callable[..., Any]) -> APIRouter:
 
 
 def _add_lists(router: APIRouter, parts: Stand) -> None:
-    desk = parts.desk
-    filters = FilterReader(parts.settings)
+    desk, filters = parts.desk, parts.filters
     query = filters.parameters()
 
-    async def recommendations(user_id: Annotated[Id, Path(examples=["14911"])], request: Request) -> Response:
-        """Return exactly k items for a user, known or not."""
-        body, is_stale = await desk.write_recommendations(user_id, filters.wanted(request))
-        if is_stale:
-            parts.watch.stale.inc()
-        return Response(body, media_type="application/json")
-
-    router.add_api_route(
+    # Says in the document what `ShortWayMiddleware` answers, and why a request is refused.
+    @router.get(
         "/v1/recommendations/{user_id:path}",
-        recommendations,
         tags=["lists"],
         response_model=Recommendations,
         responses=problems(422),
         openapi_extra=query,
-        route_class_override=_UserRoute,
     )
+    async def recommendations(user_id: Annotated[Id, Path(examples=["14911"])], request: Request) -> Response:
+        """Return exactly k items for a user, known or not."""
+        body, _ = await desk.write_recommendations(user_id, filters.wanted(request.scope["query_string"]))
+        return Response(body, media_type="application/json")
 
     @router.get("/v1/items/{item_id:path}/similar", tags=["lists"], responses=problems(404, 422), openapi_extra=query)
     async def similar(item_id: Annotated[Id, Path(examples=["22423"])], request: Request) -> Similar:
         """Return the items most similar to one, at most as many as are kept."""
-        answer = await desk.similar(item_id, filters.wanted(request))
+        answer = await desk.similar(item_id, filters.wanted(request.scope["query_string"]))
         if answer is None:
             raise HTTPException(404, "There is no item with this id in what is served: GET /v1/items?q= finds items.")
         return answer
@@ -134,7 +103,7 @@ def _add_lists(router: APIRouter, parts: Stand) -> None:
     @router.get("/v1/popular", tags=["lists"], responses=problems(422), openapi_extra=query)
     async def popular(request: Request) -> Popular:
         """Return the items that anybody gets."""
-        return desk.popular(filters.wanted(request))
+        return desk.popular(filters.wanted(request.scope["query_string"]))
 
 
 def _add_search(router: APIRouter, parts: Stand) -> None:
@@ -277,6 +246,7 @@ def _add_health(router: APIRouter, parts: Stand) -> None:
         """Return the figures for Prometheus."""
         for part in (parts.postgres.part, parts.redis.part, parts.search.part):
             parts.watch.away.labels(part.name).set(part.problem is not None)
+        parts.watch.in_memory.set(parts.lists.users_in_memory)
         return Response(parts.watch.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -386,7 +386,8 @@ class ServiceSettings:
         database_seconds: A query that takes longer counts as an answer that does not come; and so `redis_seconds`.
         search_seconds: Elasticsearch that takes longer is not waited for: PostgreSQL finds the items then.
         refresh_seconds: Between two looks at what is served and at the rules.
-        users_in_memory: Users whose lists are kept, the last ones asked for.
+        lists_mib: The lists of all users are kept in memory if they take no more mebibytes than this; 0: never.
+        users_in_memory: Users whose answers, and lists where not all are in memory, are kept, the last ones asked for.
         body_bytes: Largest body of a request.
         connections: Open at the same time; a further one is turned away.
         header_seconds: A client that has not sent its request by then is let go.
@@ -401,6 +402,7 @@ class ServiceSettings:
     redis_seconds: float = Field(default=0.25, gt=0, le=10)
     search_seconds: float = Field(default=1.0, gt=0, le=10)
     refresh_seconds: float = Field(default=1.0, gt=0, le=60)
+    lists_mib: int = Field(default=160, ge=0)
     users_in_memory: int = Field(default=10_000, ge=0)
     body_bytes: int = Field(default=1_000_000, ge=1000)
     connections: int = Field(default=512, ge=1)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from shortlist.columns import AS_OF, CANDIDATE_FEATURES, ITEM, RELEVANT, SOURCE, TARGET, USER
-from shortlist.errors import GateRefusedError, NothingToDoError, RankerError
+from shortlist.errors import GateRefusedError, ModelVersionError, NothingToDoError, RankerError
 from shortlist.recommender import diagnostics, evaluation, gate, metrics, ranking
 from shortlist.reports import plots
 from shortlist.stores import files, generations, hand_over_files, model_versions, recommendations
@@ -306,6 +306,11 @@ def _champions_scores(settings: Settings, challenger: dict[str, Any], table: pa.
     except RankerError as error:
         logger.warning("the champion %s is not compared with: %s", path, error)
         return None
+    except ModelVersionError as error:
+        raise ModelVersionError(
+            f"the champion cannot be compared with: {error}. Or go back to the one before (make rollback MODEL=ranker),"
+            " or remove its folder"
+        ) from error
 
 
 def _available_items(database: Database, table: pa.Table) -> int:

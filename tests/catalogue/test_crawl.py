@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shortlist.crawl import results
+from shortlist.crawl import process, results
 from shortlist.errors import CrawlError, NothingToDoError, SettingsError
 from shortlist.settings import CrawlFieldSettings, InteractionSettings
 from steps import catalogue
@@ -435,6 +436,7 @@ def test_the_process_that_reads_pages_knows_no_secret(site: MisbehavingSite, set
         if path == "/":
             parent = psutil.Process(step[0].pid)
             seen.extend("a-secret-url" in process.environ().values() for process in (parent, *parent.children()))
+            seen.extend("a-secret-url" in one.environ().values() for one in (parent, *parent.children()))
 
     site.before = look
     step.append(_start_elsewhere(settings_for(site.url)))
@@ -798,6 +800,14 @@ def test_the_log_has_one_line_a_page_and_no_line_of_the_site_s_own(
     ]
 
 
+def test_a_line_of_the_log_cannot_become_two() -> None:
+    record = logging.makeLogRecord(
+        {"msg": "a page says %s", "args": ("this\nFAILED by the site",), "levelname": "INFO"}
+    )
+
+    assert process._OneLine("%(levelname)s %(message)s").format(record) == "INFO a page says this FAILED by the site"
+
+
 @pytest.mark.parametrize("item", [".item::text", "xpath:count(//li)"])
 def test_items_must_be_elements(site: MisbehavingSite, settings_for: SettingsFor, item: str) -> None:
     site.pages["/"] = html([line(0)])
@@ -814,12 +824,14 @@ def test_a_page_that_is_missing_in_the_end_is_never_passed_over(
     site.offer(6)
     site.pages["/?page=2"] = Answer(b"no", 403)
     fetch = catalogue.process.fetch
+    fetch = process.fetch
 
     def fetch_and_keep_silent(*arguments: Any, **more: Any) -> None:
         with pytest.raises(CrawlError):
             fetch(*arguments, **more)
 
     monkeypatch.setattr(catalogue.process, "fetch", fetch_and_keep_silent)
+    monkeypatch.setattr(process, "fetch", fetch_and_keep_silent)
 
     assert f"{site.url}?page=2 was not read, though nothing went wrong" in failure(settings_for(site.url))
 

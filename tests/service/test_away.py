@@ -101,6 +101,8 @@ def test_without_postgresql_lists_are_the_last_known_ones(
     assert until(service, "/v1/recommendations/ann", stale=False) == ANN
 
     with fault(postgres_cable):
+        assert listed(service, "/v1/recommendations/ann")[1] == ANN
+        assert until(service, "/v1/recommendations/new", stale=True) == EVERYBODY
         with ThreadPoolExecutor(20) as threads:
             answers = list(threads.map(lambda number: listed(service, f"/v1/recommendations/new-{number}"), range(20)))
         assert [answer[:2] for answer in answers] == [(True, EVERYBODY)] * 20

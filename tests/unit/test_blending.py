@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,6 +36,10 @@ def proposals(source: str, *items: str) -> list[Proposal]:
     return [Proposal(item, source) for item in items]
 
 
+def similar(*items: str) -> list[tuple[str, float]]:
+    return [(item, 1 / rank) for rank, item in enumerate(items, start=1)]
+
+
 def blended(
     *,
     personal: Sequence[str] = (),
@@ -49,7 +53,7 @@ def blended(
     """Item and source of what is shown."""
     shown = blend(
         personal=proposals("als", *personal),
-        recent=[proposals(f"recent{age}", *items) for age, items in enumerate(recent)],
+        recent=[(str(age), similar(*items)) for age, items in enumerate(recent)],
         defaults=proposals("default", *defaults),
         rest=proposals("catalogue", *rest),
         known=known,
@@ -57,7 +61,7 @@ def blended(
         wanted=Wanted(**{"k": 9, **wanted}),
         rules=rules or Rules(),
     )
-    return [(proposal.item_id, proposal.source) for proposal in shown]
+    return [(proposal.item_id, proposal.source + (proposal.because or "")) for proposal in shown]
 
 
 def items(shown: list[tuple[str, str]]) -> list[str]:
@@ -98,7 +102,7 @@ def test_an_item_keeps_its_score_and_what_it_is_similar_to() -> None:
 
     shown = blend(
         personal=[proposal],
-        recent=[[Proposal("jug1", "recent", 0.5, "jug2")]],
+        recent=[("jug2", [("jug1", 0.5)])],
         defaults=[],
         rest=[],
         known=known,
@@ -240,7 +244,9 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
     }
     return {
         "personal": proposals("als", *draw(LISTS)),
-        "recent": [proposals("recent", *items) for items in draw(st.lists(LISTS, max_size=3))],
+        "recent": [
+            (event, similar(*draw(LISTS))) for event in draw(st.lists(st.sampled_from(IDS), max_size=3, unique=True))
+        ],
         "defaults": proposals("default", *draw(LISTS)),
         "rest": proposals("catalogue", *draw(LISTS)),
         "known": catalogue.__getitem__,
@@ -287,8 +293,9 @@ def test_whatever_is_asked_the_list_is_allowed_and_as_long_as_it_can_be(request:
     shown = [proposal.item_id for proposal in blend(**request)]
 
     proposed = {*rules.pin}
-    for several in (request["personal"], *request["recent"], request["defaults"], request["rest"]):
+    for several in (request["personal"], request["defaults"], request["rest"]):
         proposed |= {proposal.item_id for proposal in several}
+    proposed |= {item for _, found in request["recent"] for item, _ in found}
     allowed = {item for item in proposed if may_be_shown(item, request)}
     assert len(set(shown)) == len(shown) <= wanted.k
     assert set(shown) <= allowed
@@ -307,7 +314,10 @@ def test_whatever_is_asked_the_list_is_allowed_and_as_long_as_it_can_be(request:
 @given(requests())
 def test_without_recent_events_and_boosts_the_personal_order_stays(request: dict[str, Any]) -> None:
     rules = request["rules"]
-    request |= {"recent": [[], []], "rules": Rules(block=rules.block, block_category=rules.block_category)}
+    request |= {
+        "recent": [("cup1", []), ("cup2", [])],
+        "rules": Rules(block=rules.block, block_category=rules.block_category),
+    }
     fused = {**request, "rules": Rules(block=rules.block, block_category=rules.block_category, boost={"other": 2.0})}
 
     shown = blend(**request)
@@ -317,3 +327,27 @@ def test_without_recent_events_and_boosts_the_personal_order_stays(request: dict
     assert shown[: len(of_model)] == of_model
     # The short way and the long one agree.
     assert blend(**fused) == shown
+
+
+@settings(max_examples=200, deadline=None)
+@given(requests())
+def test_the_order_and_the_origin_are_those_of_the_formula(request: dict[str, Any]) -> None:
+    wanted = Wanted(k=len(IDS), available_only=False)
+    request |= {"defaults": [], "rest": [], "seen": (), "wanted": wanted, "rules": Rules()}
+    added: dict[str, list[tuple[float, int, Proposal]]] = {}
+    for rank, proposal in enumerate(request["personal"], start=1):
+        added.setdefault(proposal.item_id, []).append((1 / (60 + rank), 0, proposal))
+    for age, (event, found) in enumerate(request["recent"]):
+        for rank, (item, score) in enumerate(found, start=1):
+            worth = 0.5 * 0.8**age / (60 + rank)
+            added.setdefault(item, []).append((worth, -age - 1, Proposal(item, "recent", score, event)))
+
+    shown = blend(**request)
+
+    totals = {item: sum(worth for worth, _, _ in several) for item, several in added.items()}
+    assert {proposal.item_id for proposal in shown} == set(totals)
+    for first, second in pairwise(shown):
+        assert totals[first.item_id] >= totals[second.item_id] - 1e-12
+    for proposal in shown:
+        most = max(worth for worth, _, _ in added[proposal.item_id])
+        assert proposal in [one for worth, _, one in added[proposal.item_id] if worth > most - 1e-12]

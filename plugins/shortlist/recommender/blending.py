@@ -17,8 +17,9 @@ RANK_OFFSET = 60
 RECENT_WEIGHT = 0.5
 RECENT_DECAY = 0.8
 
-# The source of an item that a rule puts first.
+# The source of an item that a rule puts first, and of one that is similar to a recent event.
 PINNED = "pinned"
+RECENT = "recent"
 
 
 class Proposal(NamedTuple):
@@ -77,8 +78,8 @@ class Wanted:
 
 def blend(
     *,
-    personal: Sequence[Proposal],
-    recent: Sequence[Sequence[Proposal]],
+    personal: Iterable[Proposal],
+    recent: Sequence[tuple[str, Sequence[tuple[str, float]]]],
     defaults: Sequence[Proposal],
     rest: Iterable[Proposal],
     known: Callable[[str], tuple[str | None, bool]],
@@ -98,8 +99,9 @@ def blend(
     one in several categories may use up the room of two others.
 
     Args:
-        personal: Best first; no item twice.
-        recent: A list for each recent event, newest event first; no item twice in one list.
+        personal: Best first; no item twice. Without recent events and boosts, read only as far as needed.
+        recent: For each recent event, newest first, its item and what is similar to it with the scores, best first;
+            no item twice in one list.
         defaults: For everybody, best first.
         rest: Read only as far as the list is still short.
         known: Item → its categories, joined by `|`, and whether it is available.
@@ -112,7 +114,7 @@ def blend(
         list which adds most to its score.
 
     Example:
-        >>> lists = {"personal": [Proposal("a", "als"), Proposal("b", "als")], "recent": [[Proposal("b", "recent")]]}
+        >>> lists = {"personal": [Proposal("a", "als"), Proposal("b", "als")], "recent": [("c", [("b", 0.5)])]}
         >>> shown = blend(**lists, defaults=[Proposal("d", "default")], rest=(), known=lambda item: (None, True),
         ...               seen={"a"}, wanted=Wanted(k=2), rules=Rules())
         >>> [(one.item_id, one.source) for one in shown]
@@ -120,9 +122,9 @@ def blend(
     """
     if wanted.k < 1:
         return []
-    ranked: Iterable[Proposal] = personal
-    if rules.boost or rules.boost_category or any(recent):
-        ranked = _fused(personal, recent, rules, known)
+    ranked = personal
+    if rules.boost or rules.boost_category or any(similar for _, similar in recent):
+        ranked = _fused(list(personal), recent, rules, known)
     pinned = [Proposal(item, PINNED) for item in rules.pin]
     taken = seen if isinstance(seen, (set, frozenset, dict)) else frozenset(seen)
     exclude, block, available_only = wanted.exclude, rules.block, wanted.available_only
@@ -143,21 +145,13 @@ def blend(
 
 def _fused(
     personal: Sequence[Proposal],
-    recent: Sequence[Sequence[Proposal]],
+    recent: Sequence[tuple[str, Sequence[tuple[str, float]]]],
     rules: Rules,
     known: Callable[[str], tuple[str | None, bool]],
 ) -> Iterator[Proposal]:
-    scores = {proposal.item_id: 1 / rank for rank, proposal in enumerate(personal, RANK_OFFSET + 1)}
-    most = dict(scores)
     proposals = {proposal.item_id: proposal for proposal in personal}
-    weight = RECENT_WEIGHT
-    for similar in recent:
-        for rank, proposal in enumerate(similar, RANK_OFFSET + 1):
-            item, added = proposal.item_id, weight / rank
-            scores[item] = scores.get(item, 0.0) + added
-            if added > most.get(item, 0.0):
-                most[item], proposals[item] = added, proposal
-        weight *= RECENT_DECAY
+    scores = {item: 1 / rank for rank, item in enumerate(proposals, RANK_OFFSET + 1)}
+    most = _add_recent(scores, recent)
     for item in scores.keys() & rules.boost.keys():
         scores[item] *= rules.boost[item]
     if rules.boost_category:
@@ -169,7 +163,39 @@ def _fused(
     heap = [(-score, item) for item, score in scores.items()]
     heapify(heap)
     while heap:
-        yield proposals[heappop(heap)[1]]
+        item = heappop(heap)[1]
+        if item in most:
+            _, because, score = most[item]
+            yield Proposal(item, RECENT, score, because)
+        else:
+            yield proposals[item]
+
+
+def _add_recent(
+    scores: dict[str, float], recent: Sequence[tuple[str, Sequence[tuple[str, float]]]]
+) -> dict[str, tuple[float, str, float]]:
+    """Add what recent events propose to the scores.
+
+    Returns:
+        Where one of them adds most to the score of an item: how much, for which item of an event, and with which score.
+    """
+    own = dict(scores)
+    most: dict[str, tuple[float, str, float]] = {}
+    weight = RECENT_WEIGHT
+    for because, similar in recent:
+        for rank, (item, score) in enumerate(similar, RANK_OFFSET + 1):
+            added = weight / rank
+            before = scores.get(item)
+            if before is None:
+                scores[item] = added
+                most[item] = (added, because, score)
+                continue
+            scores[item] = before + added
+            largest = most.get(item)
+            if added > (largest[0] if largest else own[item]):
+                most[item] = (added, because, score)
+        weight *= RECENT_DECAY
+    return most
 
 
 # Asked for every item of every request; a catalogue has far fewer combinations than that.

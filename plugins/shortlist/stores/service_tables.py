@@ -78,7 +78,8 @@ SERVICE_DDL: Final = (
 # Changes with every table and column.
 SERVICE_VERSION: Final = hashlib.sha256("".join(SERVICE_DDL).encode()).hexdigest()[:16]
 
-_SCHEMA_LOCK = "shortlist:service schema"
+# Of those who create them at the same moment.
+SERVICE_LOCK: Final = "shortlist:service schema"
 
 
 def ensure_service_schema(database: Database) -> None:
@@ -87,7 +88,7 @@ def ensure_service_schema(database: Database) -> None:
     Several processes may call it at the same moment.
     """
     with database.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [_SCHEMA_LOCK])
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [SERVICE_LOCK])
         cursor.execute("SELECT obj_description(to_regnamespace('service'), 'pg_namespace')")
         if cursor.fetchone() == (SERVICE_VERSION,):
             return
