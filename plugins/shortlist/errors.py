@@ -79,5 +79,13 @@ class TrackingError(ShortlistError):
     """MLflow cannot be reached, is silent or refuses. Nothing that is served depends on it."""
 
 
+class SearchIndexError(ShortlistError):
+    """Elasticsearch cannot be reached, refuses or lost documents; what was searched stays."""
+
+
+class ServiceError(ShortlistError):
+    """The service cannot be reached or refuses."""
+
+
 class SetupError(ShortlistError):
     """The machine lacks something the embedded mode needs (Java, a port, disk, a Python version)."""

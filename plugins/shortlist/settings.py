@@ -285,6 +285,7 @@ class ServiceSettings:
         events: At most, in one request.
         writes_a_minute: Requests that change something, of one client's address.
         database_seconds: A query that takes longer counts as an answer that does not come; and so `redis_seconds`.
+        search_seconds: Elasticsearch that takes longer is not waited for: PostgreSQL finds the items then.
         refresh_seconds: Between two looks at what is served and at the rules.
         lists_mib: The lists of all users are kept in memory if they take no more mebibytes than this; 0: never.
         users_in_memory: Users whose answers, and lists where not all are in memory, are kept, the last ones asked for.
@@ -300,6 +301,7 @@ class ServiceSettings:
     writes_a_minute: int = Field(default=600, ge=1)
     database_seconds: float = Field(default=0.5, gt=0, le=10)
     redis_seconds: float = Field(default=0.25, gt=0, le=10)
+    search_seconds: float = Field(default=1.0, gt=0, le=10)
     refresh_seconds: float = Field(default=1.0, gt=0, le=60)
     lists_mib: int = Field(default=160, ge=0)
     users_in_memory: int = Field(default=10_000, ge=0)
@@ -310,9 +312,19 @@ class ServiceSettings:
 
 @dataclass(frozen=True, config=_STRICT)
 class PathSettings:
-    """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`."""
+    """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`.
+
+    Attributes:
+        jobs: A folder, never a URL: what container jobs keep and hand to each other.
+    """
 
     root: str = str(PROJECT_ROOT)
+    jobs: str = str(PROJECT_ROOT / "data" / "jobs")
+
+    @property
+    def catalogue(self) -> str:
+        """What crawls left: `items.parquet`, the quarantine, the pages."""
+        return f"{self.jobs}/catalogue"
 
     @property
     def raw(self) -> str:
@@ -447,7 +459,7 @@ def load_settings(path: str | None = None) -> Settings:
     """Read and check the settings.
 
     The file is `path`, else that of `settings_file`. `$SHORTLIST_INPUT` replaces `[input].path`; `$DATA_ROOT` replaces
-    the root of all folders.
+    the root of all folders, `$JOBS_DATA` the folder of container jobs.
 
     Raises:
         SettingsError: Naming the file and each key that is unknown or wrong.
@@ -463,6 +475,8 @@ def load_settings(path: str | None = None) -> Settings:
         values["input"] = {**values.get("input", {}), "path": source}
     if root := os.environ.get("DATA_ROOT"):
         values["paths"] = {"root": root.rstrip("/")}
+    if jobs := os.environ.get("JOBS_DATA"):
+        values["paths"] = {**values.get("paths", {}), "jobs": str((PROJECT_ROOT / jobs).absolute())}
     try:
         return TypeAdapter(Settings).validate_python(values)
     except ValidationError as error:
