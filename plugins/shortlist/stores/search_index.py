@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ _PATTERN: Final = f"{ALIAS}-*"
 _REQUEST_SECONDS: Final = 30.0
 _RETRIES: Final = 3
 _LONGEST_REASON: Final = 300
+_LONGEST_DOCUMENT_ID: Final = 512
 
 _SETTINGS: Final = {
     "number_of_shards": 1,
@@ -74,7 +76,7 @@ def rebuild(url: str, items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         nonlocal sent
         for item in items:
             sent += 1
-            yield {"_op_type": "create", "_index": index, "_id": item[ITEM], "_source": dict(item)}
+            yield {"_op_type": "create", "_index": index, "_id": _document_id(item[ITEM]), "_source": dict(item)}
 
     with _connected(url) as client:
         client.indices.create(index=index, settings={**_SETTINGS, "refresh_interval": "-1"}, mappings=_MAPPINGS)
@@ -88,12 +90,11 @@ def rebuild(url: str, items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
                     f"{index} at {_place(url)} has {found:,} items of {sent:,}: what was searched stays; run the task"
                     " again"
                 )
-            client.indices.update_aliases(
-                actions=[
-                    {"remove": {"index": _PATTERN, "alias": ALIAS, "must_exist": False}},
-                    {"add": {"index": index, "alias": ALIAS}},
-                ]
-            )
+            searched = client.options(ignore_status=404).indices.get_alias(name=ALIAS)
+            # What is not found comes as an answer with an error.
+            before = [] if "error" in searched else sorted(searched)
+            removals = [{"remove": {"index": name, "alias": ALIAS}} for name in before]
+            client.indices.update_aliases(actions=[*removals, {"add": {"index": index, "alias": ALIAS}}])
         except Exception:
             client.options(ignore_status=404).indices.delete(index=index)
             raise
@@ -102,6 +103,12 @@ def rebuild(url: str, items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             client.options(ignore_status=404).indices.delete(index=",".join(replaced))
     logger.info("%d items can be searched in %s", sent, index)
     return {"index": index, "items": sent, "replaced": replaced}
+
+
+def _document_id(item_id: str) -> str:
+    """Elasticsearch takes ids of 512 bytes, items may have longer ones."""
+    content = item_id.encode()
+    return item_id if len(content) <= _LONGEST_DOCUMENT_ID else hashlib.sha256(content).hexdigest()
 
 
 def query(text: str) -> dict[str, Any]:
@@ -117,7 +124,12 @@ def query(text: str) -> dict[str, Any]:
                     "bool": {
                         "should": [
                             {"constant_score": {"filter": {"term": {ITEM: text}}, "boost": 1000.0}},
-                            {"constant_score": {"filter": {"prefix": {f"{ITEM}.lower": text.lower()}}, "boost": 300.0}},
+                            {
+                                "constant_score": {
+                                    "filter": {"prefix": {f"{ITEM}.lower": {"value": text.lower()}}},
+                                    "boost": 300.0,
+                                }
+                            },
                             {"match_bool_prefix": {TITLE: {"query": text, "operator": "and", "boost": 3.0}}},
                             {"match": {TITLE: {"query": text, "operator": "and", "fuzziness": "AUTO"}}},
                         ],
@@ -150,7 +162,8 @@ def _connected(url: str) -> Iterator[Elasticsearch]:
         with client:
             yield client
     except BulkIndexError as error:
-        first = str(error.errors[0])[:_LONGEST_REASON] if error.errors else ""
+        # The reason, without the document.
+        first = str([one.get("error") for one in error.errors[0].values()])[:_LONGEST_REASON]
         raise SearchIndexError(
             f"Elasticsearch at {_place(url)} refused {len(error.errors)} items, for example {redact(first)}: what was"
             " searched stays"
