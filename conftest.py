@@ -13,6 +13,8 @@ OWN = (
     "SHORTLIST_INPUT",
     "SHORTLIST_TASK_RETRIES",
     "DATA_ROOT",
+    "ELASTICSEARCH_",
+    "JOBS_DATA",
     "TELEGRAM_",
     "MLFLOW_",
     "SERVICE_",

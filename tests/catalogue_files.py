@@ -11,18 +11,9 @@ import pyarrow.parquet as pq
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA = pa.schema(
-    [
-        ("item_id", pa.string()),
-        ("title", pa.string()),
-        ("category", pa.string()),
-        ("price", pa.float64()),
-        ("currency", pa.string()),
-        ("available", pa.bool_()),
-        ("url", pa.string()),
-        ("scraped_at", pa.timestamp("us", "UTC")),
-    ]
-)
+_OTHERS = {"price": pa.float64(), "available": pa.bool_(), "scraped_at": pa.timestamp("us", "UTC")}
+_NAMES = ("item_id", "title", "category", "price", "currency", "available", "url", "scraped_at")
+SCHEMA = pa.schema([pa.field(name, _OTHERS.get(name, pa.string())) for name in _NAMES])
 MIDNIGHT = datetime(2026, 11, 22, tzinfo=UTC)
 
 

@@ -10,9 +10,12 @@ import base64
 import fnmatch
 import json
 import re
+import socket
 import threading
 import time
 import unicodedata
+from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -158,6 +161,10 @@ def _nearly(asked: str, there: str) -> bool:
     return row[-1] <= most
 
 
+def _sorted_by(by: str, hit: dict[str, Any]) -> Any:
+    return hit["_score"] if by == "_score" else hit["_source"][by]
+
+
 class ElasticsearchServer:
     """Runs inside a `with` block.
 
@@ -176,6 +183,7 @@ class ElasticsearchServer:
         self.delay, self.broken, self.lossy = 0.0, 0, 0
         self._lock = threading.RLock()
         self._port = 0
+        self._connections: set[socket.socket] = set()
 
     def __enter__(self) -> Self:
         self.start()
@@ -192,6 +200,14 @@ class ElasticsearchServer:
 
             def log_message(self, *_: Any) -> None:
                 """Silence."""
+
+            def setup(self) -> None:
+                super().setup()
+                outer._connections.add(self.connection)
+
+            def finish(self) -> None:
+                super().finish()
+                outer._connections.discard(self.connection)
 
             def handle_one(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -215,6 +231,9 @@ class ElasticsearchServer:
     def stop(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()
 
     @property
@@ -359,7 +378,7 @@ class ElasticsearchServer:
 
     def _search(self, name: str, told: dict[str, Any]) -> dict[str, Any]:
         assert told.keys() <= {"query", "sort", "size", "from", "_source"}, told.keys()
-        found = []
+        found: list[dict[str, Any]] = []
         for index in self._indices(name):
             for number, document in index.searchable.items():
                 score = index.score(told["query"], document)
@@ -367,14 +386,13 @@ class ElasticsearchServer:
                     found.append({"_index": name, "_id": number, "_score": score, "_source": document})
         for key in reversed(told.get("sort", ["_score"])):
             by = key if isinstance(key, str) else next(iter(key))
-            found.sort(
-                key=lambda hit, by=by: hit["_score"] if by == "_score" else hit["_source"][by], reverse=by == "_score"
-            )
+            found.sort(key=partial(_sorted_by, by), reverse=by == "_score")
         first = told.get("from", 0)
         hits = found[first : first + told.get("size", 10)]
         if fields := told.get("_source"):
+            assert fields.keys() == {"includes"}
             for hit in hits:
-                hit["_source"] = {key: text for key, text in hit["_source"].items() if key in fields}
+                hit["_source"] = {key: text for key, text in hit["_source"].items() if key in fields["includes"]}
         return {
             "took": 1,
             "timed_out": False,

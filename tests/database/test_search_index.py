@@ -126,7 +126,8 @@ def test_documents_that_are_refused_are_told_and_what_was_searched_stays(
     shop: Shop, elastic: ElasticsearchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = index(shop, MUG)["index"]
-    monkeypatch.setitem(search_index._MAPPINGS["properties"], "price", {"type": "keyword"})
+    properties: Any = search_index._MAPPINGS["properties"]
+    monkeypatch.setitem(properties, "price", {"type": "keyword"})
     with pytest.raises(SearchIndexError, match=r"refused 1 items, for example .*failed to parse field .price."):
         index(shop, MUG, NEW)
     assert elastic.aliases == {"shortlist-items": {first}}
