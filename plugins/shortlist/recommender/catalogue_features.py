@@ -31,7 +31,7 @@ class CatalogueFeatures:
         metrics: By flat name, of letters, digits and `_-. /`: `items`, `available_share`, `priced_share`,
             `other_currency_share`, `categorised_share` (shares in [0, 1] of the items), `categories`,
             `title_length_mean` and `title_length_p90` in characters, `price_p10` … `price_p90` and the same of the
-            largest categories, `price_p50/<category>`. Prices are in the most frequent currency.
+            largest categories, `category_price_p50/<category>`. Prices are in the most frequent currency.
         currency: That currency, if prices have one.
         table: All categories, the largest first: `{"category", "items", "available_share", "price": {"p10": …}}`.
     """
@@ -73,7 +73,7 @@ def describe(items: Iterable[Mapping[str, Any]]) -> CatalogueFeatures:
     Example:
         >>> mug = {"title": "Mug", "category": "kitchen", "price": 2.5, "currency": "GBP", "available": True}
         >>> described = describe([mug, mug | {"title": "Teapot", "price": 7.5, "available": False}])
-        >>> described.metrics["available_share"], described.metrics["price_p50/kitchen"], described.currency
+        >>> described.metrics["available_share"], described.metrics["category_price_p50/kitchen"], described.currency
         (0.5, 5.0, 'GBP')
     """
     everything = list(items)
@@ -110,7 +110,7 @@ def describe(items: Iterable[Mapping[str, Any]]) -> CatalogueFeatures:
         # MLflow takes no other characters; of two names that become the same the larger category stays.
         name = _NO_NAME.sub("_", row["category"])[:_LONGEST_NAME].strip(". ") or "_"
         for place, value in row["price"].items():
-            metrics.setdefault(f"price_{place}/{name}", value)
+            metrics.setdefault(f"category_price_{place}/{name}", value)
     return CatalogueFeatures(metrics, currency, table)
 
 
