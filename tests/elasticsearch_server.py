@@ -50,13 +50,15 @@ class Index:
             raise Refused(409, "version_conflict_engine_exception", f"[{number}]: version conflict, document exists")
         properties = self.mappings.setdefault("properties", {})
         for name, value in document.items():
+            if name not in properties and self.mappings.get("dynamic") is False:
+                continue
             if name not in properties:
                 if self.mappings.get("dynamic") == "strict":
                     raise Refused(400, "strict_dynamic_mapping_exception", f"introduction of [{name}] is not allowed")
                 properties[name] = {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 256}}}
                 if isinstance(value, bool | int | float):
                     properties[name] = {"type": "boolean" if isinstance(value, bool) else "double"}
-            fits = {"boolean": bool, "double": int | float}.get(properties[name]["type"], str)
+            fits = {"boolean": bool, "double": int | float, "long": int}.get(properties[name]["type"], str)
             if not isinstance(value, fits):
                 raise Refused(400, "document_parsing_exception", f"failed to parse field [{name}]")
         self.written[number] = document
@@ -115,7 +117,8 @@ class Index:
 
     def _match_phrase(self, body: dict[str, Any], document: dict[str, Any]) -> float | None:
         ((name, wanted),) = body.items()
-        assert self.field(name)["type"] == "text"
+        if self.field(name)["type"] == "keyword":
+            return 1.0 if document.get(name) == wanted else None
         there = f" {' '.join(words(document.get(name) or ''))} "
         return 1.0 if f" {' '.join(words(wanted))} " in there else None
 
