@@ -18,7 +18,7 @@ from tests.elasticsearch_server import ElasticsearchServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What docs/search.md says.
+# What the README says.
 VARIABLES = {
     "AIRFLOW__LOGGING__REMOTE_LOGGING": "True",
     "AIRFLOW__ELASTICSEARCH__WRITE_TO_ES": "True",
