@@ -173,6 +173,7 @@ class ElasticsearchServer:
 
     Attributes:
         url: With user and password.
+        alias_changes: What aliases were after each change of them.
         requests: Method and path of each request.
         delay: Seconds before every answer.
         broken: Status that every request is answered with, if not 0.
@@ -182,6 +183,7 @@ class ElasticsearchServer:
     def __init__(self) -> None:
         self.indices: dict[str, Index] = {}
         self.aliases: dict[str, set[str]] = {}
+        self.alias_changes: list[dict[str, set[str]]] = []
         self.requests: list[tuple[str, str]] = []
         self.delay, self.broken, self.lossy = 0.0, 0, 0
         self._lock = threading.RLock()
@@ -352,6 +354,7 @@ class ElasticsearchServer:
                 raise Refused(404, "aliases_not_found_exception", f"aliases [{told['alias']}] missing")
             (indices.add if kind == "add" else indices.remove)(told["index"])
         self.aliases = changed
+        self.alias_changes.append({name: set(indices) for name, indices in changed.items()})
         return {"acknowledged": True, "errors": False}
 
     def _bulk(self, body: bytes, default: str | None) -> dict[str, Any]:
