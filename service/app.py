@@ -98,6 +98,8 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
         tasks = [asyncio.create_task(_keep_going(stand)), asyncio.create_task(recents.keep_listening())]
         tasks.append(asyncio.create_task(search.keep_looking(limits.refresh_seconds * _SEARCH_LOOKS_EVERY)))
         lasting = (_keep_going(stand), recents.keep_listening(), recents.keep_reading())
+        looking = search.keep_looking(limits.refresh_seconds * _SEARCH_LOOKS_EVERY)
+        lasting = (_keep_going(stand), recents.keep_listening(), recents.keep_reading(), looking)
         tasks = [asyncio.create_task(one) for one in lasting]
         try:
             yield
@@ -108,6 +110,7 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
                     await task
             await search.close()
             await lists.stop_packing()
+            await search.close()
             await redis.close()
             await features.close()
             await postgres.close()

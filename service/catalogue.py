@@ -62,6 +62,11 @@ class Catalogue:
         """Keep what is asked of each item of each answer where it is found fastest."""
         object.__setattr__(self, "_kinds", _Kinds((key, item[1:]) for key, item in self.items.items()))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the generation has no items."""
+        return len(self.items) == len(self.only_listed)
+
     def get(self, item_id: str) -> CatalogueItem:
         """Return what is known of an item."""
         return self.items.get(item_id, UNKNOWN)

@@ -50,6 +50,8 @@ class Index:
             raise Refused(409, "version_conflict_engine_exception", f"[{number}]: version conflict, document exists")
         properties = self.mappings.setdefault("properties", {})
         for name, value in document.items():
+            if name not in properties and self.mappings.get("dynamic") is False:
+                continue
             if name not in properties:
                 if self.mappings.get("dynamic") == "strict":
                     raise Refused(400, "strict_dynamic_mapping_exception", f"introduction of [{name}] is not allowed")
@@ -57,6 +59,7 @@ class Index:
                 if isinstance(value, bool | int | float):
                     properties[name] = {"type": "boolean" if isinstance(value, bool) else "double"}
             fits = {"boolean": bool, "double": int | float}.get(properties[name]["type"], str)
+            fits = {"boolean": bool, "double": int | float, "long": int}.get(properties[name]["type"], str)
             if not isinstance(value, fits):
                 raise Refused(400, "document_parsing_exception", f"failed to parse field [{name}]")
         self.written[number] = document
@@ -116,6 +119,8 @@ class Index:
     def _match_phrase(self, body: dict[str, Any], document: dict[str, Any]) -> float | None:
         ((name, wanted),) = body.items()
         assert self.field(name)["type"] == "text"
+        if self.field(name)["type"] == "keyword":
+            return 1.0 if document.get(name) == wanted else None
         there = f" {' '.join(words(document.get(name) or ''))} "
         return 1.0 if f" {' '.join(words(wanted))} " in there else None
 
@@ -170,6 +175,7 @@ class ElasticsearchServer:
 
     Attributes:
         url: With user and password.
+        alias_changes: What aliases were after each change of them.
         requests: Method and path of each request.
         delay: Seconds before every answer.
         broken: Status that every request is answered with, if not 0.
@@ -179,6 +185,7 @@ class ElasticsearchServer:
     def __init__(self) -> None:
         self.indices: dict[str, Index] = {}
         self.aliases: dict[str, set[str]] = {}
+        self.alias_changes: list[dict[str, set[str]]] = []
         self.requests: list[tuple[str, str]] = []
         self.delay, self.broken, self.lossy = 0.0, 0, 0
         self._lock = threading.RLock()
@@ -349,6 +356,7 @@ class ElasticsearchServer:
                 raise Refused(404, "aliases_not_found_exception", f"aliases [{told['alias']}] missing")
             (indices.add if kind == "add" else indices.remove)(told["index"])
         self.aliases = changed
+        self.alias_changes.append({name: set(indices) for name, indices in changed.items()})
         return {"acknowledged": True, "errors": False}
 
     def _bulk(self, body: bytes, default: str | None) -> dict[str, Any]:

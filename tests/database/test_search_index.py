@@ -80,6 +80,7 @@ def test_a_new_index_takes_the_place_of_the_old_one_and_leftovers_go(shop: Shop,
     assert set(elastic.indices) == {second["index"], "somebody-elses"}
     # Searches go from one to the other in one step.
     assert [path for method, path in elastic.requests if path == "/_aliases"] == ["/_aliases"] * 2
+    assert elastic.alias_changes == [{"shortlist-items": {first}}, {"shortlist-items": {second["index"]}}]
 
 
 def test_an_item_is_found_by_its_id_the_beginning_of_one_or_words_of_its_title(

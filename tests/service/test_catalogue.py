@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from shortlist.errors import ServiceError
 from shortlist.settings import PathSettings, Settings
+from shortlist.stores import generations
+from shortlist.stores.datasets import ITEMS
 from steps.catalogue_tables import index_items, refresh_service, upsert_items
 from tests.catalogue_files import item, write_crawl
 from tests.elasticsearch_server import ElasticsearchServer
@@ -39,6 +43,7 @@ def searching(shop: Shop, elastic: ElasticsearchServer) -> Iterator[RunningServi
         shop.folder, database_url=shop.database.url, settings=SETTINGS, ELASTICSEARCH_URL=elastic.url
     ) as running:
         wait_until(lambda: "7 items" in part(running)[1] or "8 items" in part(running)[1])
+        wait_until(lambda: "8 items" in part(running)[1])
         yield running
 
 
@@ -225,3 +230,29 @@ def test_an_address_that_is_none_stops_nothing_and_is_not_shown(shop: Shop) -> N
         wait_until(lambda: "is no URL such as" in part(service)[1])
         assert found(service, "tea") == ["tea", "pot"]
         assert "secret" not in service.log.read_text(encoding="utf-8") + part(service)[1]
+
+
+def test_the_key_follows_no_redirect(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_response(307)
+            self.send_header("Location", "/stolen")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Silence."""
+
+    server = HTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        monkeypatch.setenv("SERVICE_URL_INTERNAL", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setenv("SERVICE_API_KEY", KEY)
+        with pytest.raises(ServiceError, match="answers 307: no reason given"):
+            refresh_service(settings=settings(shop))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert asked == ["/v1/admin/refresh"]
