@@ -410,9 +410,14 @@ class DatasetSettings:
 
 @dataclass(frozen=True, config=_STRICT)
 class PathSettings:
-    """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`."""
+    """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`.
+
+    Attributes:
+        jobs: A folder, never a URL: what container jobs keep and hand to each other.
+    """
 
     root: str = str(PROJECT_ROOT)
+    jobs: str = str(PROJECT_ROOT / "data" / "jobs")
 
     @property
     def raw(self) -> str:
@@ -500,11 +505,6 @@ class PathSettings:
         return f"{self.root}/postgres_data"
 
     @property
-    def jobs(self) -> str:
-        """What container jobs keep between runs, always on this machine: `$JOBS_DATA`, else `data/jobs`."""
-        return os.environ.get("JOBS_DATA") or str(PROJECT_ROOT / "data" / "jobs")
-
-    @property
     def reports(self) -> str:
         """One folder a run, each with `index.html`."""
         return f"{self.root}/reports"
@@ -554,7 +554,7 @@ def load_settings(path: str | None = None) -> Settings:
     """Read and check the settings.
 
     The file is `path`, else that of `settings_file`. `$SHORTLIST_INPUT` replaces `[input].path`; `$DATA_ROOT` replaces
-    the root of all folders.
+    the root of all folders, `$JOBS_DATA` the folder of container jobs.
 
     Raises:
         SettingsError: Naming the file and each key that is unknown or wrong.
@@ -570,6 +570,8 @@ def load_settings(path: str | None = None) -> Settings:
         values["input"] = {**values.get("input", {}), "path": source}
     if root := os.environ.get("DATA_ROOT"):
         values["paths"] = {"root": root.rstrip("/")}
+    if jobs := os.environ.get("JOBS_DATA"):
+        values["paths"] = {**values.get("paths", {}), "jobs": str((PROJECT_ROOT / jobs).absolute())}
     try:
         return TypeAdapter(Settings).validate_python(values)
     except ValidationError as error:
