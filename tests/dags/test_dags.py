@@ -377,8 +377,10 @@ def test_the_sensor_gives_its_slot_back_and_ends_some_day(bag: Any) -> None:
 def test_the_form_of_the_pipeline_asks_for_the_input(bag: Any) -> None:
     dag = bag["dags"]["etl_train_test_pipeline"]
 
-    assert dag["params"] == {"input_path": "sample_data/online_retail.parquet"}
+    assert dag["params"] == {"input_path": "sample_data/online_retail.parquet", "dataset_commit": None}
     assert dag["tasks"]["spark_etl"]["arguments"]["input_path"] == "{{ params.input_path }}"
+    trained = dag["tasks"]["spark_train_recommender"]["arguments"]
+    assert trained["dataset_commit"] == "{{ params.dataset_commit or '' }}"
 
 
 def test_the_form_of_the_features_asks_for_input_and_redis(bag: Any) -> None:

@@ -80,12 +80,11 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path) -> Settings:
     """Short names, two buckets, a folder of the jobs of its own."""
-    monkeypatch.setenv("JOBS_DATA", str(tmp_path / "jobs"))
     (tmp_path / "jobs").mkdir()
     return Settings(
-        paths=PathSettings(root=str(tmp_path / "project")),
+        paths=PathSettings(root=str(tmp_path / "project"), jobs=str(tmp_path / "jobs")),
         input=InputSettings(columns=ColumnSettings(weight="amount", title="title")),
         interactions=InteractionSettings(tolerated=("duplicate",), max_id_length=50),
         transform=TransformSettings(

@@ -1,7 +1,8 @@
 """Runs one step in a process of its own that kills itself, as if by the engine, before it touches storage once more.
 
-`python -m tests.datasets.interrupted STEP N`, the settings and the run key as JSON on its standard input. It ends by
-SIGKILL before the N-th call of a kind that changes something or, when there are fewer, regularly.
+`python -m tests.datasets.interrupted STEP WHEN`, the settings and the run key as JSON on its standard input. It ends by
+SIGKILL before that call which changes something in object storage, counted from 0, or before the command that begins
+with these words; regularly, when there is none.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ STEPS: dict[str, Callable[..., Any]] = {
 }
 
 
-def run_killed(step: str, calls: int, settings: Settings, run_key: str) -> bool:
-    """Run a step and kill it before its call number `calls`, from 0. Returns whether it came to its end before that."""
+def run_killed(step: str, when: int | str, settings: Settings, run_key: str) -> bool:
+    """Run a step and kill it before that call or command. Returns whether it came to its end before that."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.datasets.interrupted", step, str(calls)],
+        [sys.executable, "-m", "tests.datasets.interrupted", step, str(when)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT / "plugins")},
         input=json.dumps([asdict(settings), run_key]),
@@ -49,25 +50,30 @@ def run_killed(step: str, calls: int, settings: Settings, run_key: str) -> bool:
 
 
 def main() -> None:
-    step, left = sys.argv[1], int(sys.argv[2])
+    step, when = sys.argv[1:]
     values, run_key = json.load(sys.stdin)
-    count = 0
+    calls = 0
 
-    def dying(call: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            nonlocal count
-            if count == left:
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def dying(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            if str(calls) == when:
                 os.kill(os.getpid(), signal.SIGKILL)
-            count += 1
+            calls += 1
             return call(*args, **kwargs)
 
-        return counted
+        return dying
+
+    def run_command(command: list[str], **kwargs: Any) -> Any:
+        if " ".join(command).replace(f"{sys.executable} -m ", "").startswith(when):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ran(command, **kwargs)
 
     store: Any = objects._S3Folder
     for name in ("upload", "write", "remove"):
-        setattr(store, name, dying(getattr(store, name)))
+        setattr(store, name, counted(getattr(store, name)))
     repository: Any = dataset_repository
-    repository.run_command = dying(repository.run_command)
+    ran, repository.run_command = repository.run_command, run_command
     STEPS[step](settings=TypeAdapter(Settings).validate_python(values), run_key=run_key)
 
 

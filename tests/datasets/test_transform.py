@@ -480,9 +480,8 @@ def test_s3_that_is_away(s3: S3, settings: Settings, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{SECRET}@127.0.0.1:{port}")
     with pytest.raises(ObjectStorageError) as told:
         run(settings)
-    assert str(told.value) == (
-        f"s3://data/processed cannot be read: S3 at 127.0.0.1:{port} cannot be reached. Is it up? AWS_ENDPOINT_URL says where"
-    )
+    said = f"S3 at 127.0.0.1:{port} cannot be reached. Is it up? AWS_ENDPOINT_URL says where"
+    assert str(told.value) == f"s3://data/processed cannot be read: {said}"
 
 
 def test_s3_that_is_silent(settings: Settings, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
