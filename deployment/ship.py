@@ -43,6 +43,7 @@ _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _SECONDS_TO_CONNECT: Final = 15
 _SECONDS_OF_SILENCE: Final = 60
 _SECONDS_BETWEEN_BEATS: Final = 5.0
+_SECONDS_TO_SETTLE: Final = 1.0
 
 
 class ShipError(Exception):
@@ -289,7 +290,7 @@ class Lock:
             holder = self._server.target("lock")
             if holder and self._silent_for() > self._abandoned_after and self._server.target("lock") == holder:
                 self._put()
-                time.sleep(1)  # another one that saw the same may have done so, too: the last one has it
+                time.sleep(_SECONDS_TO_SETTLE)  # another one that saw the same may have done so, too: the last one has it
                 if self._server.target("lock") == self._me:
                     break
             if time.monotonic() > until:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import paramiko
 import pytest
 
+from deployment import ship
 from deployment.ship import ShipError, read_release
 from tests.deployment.conftest import PROJECT, DeployServer, Repository, run
 
@@ -19,26 +23,33 @@ if TYPE_CHECKING:
 
 QUICK = ("--wait", "20", "--abandoned-after", "1")
 
-# Ends the process without a word once the server has answered so many requests.
-KILLED_AFTER = """
-import os, signal, sys
-import paramiko
-from deployment import ship
 
-left = int(sys.argv.pop(1))
-real = paramiko.SFTPClient._read_response
+def killed_after(requests: int, words: list[str]) -> bool:
+    """Ship in a process that ends without a word once the server has answered so many requests; False if it ended before."""
+    child = os.fork()
+    if child == 0:
+        real, left = paramiko.SFTPClient._read_response, requests
 
-def read_response(self, *words):
-    global left
-    answer = real(self, *words)
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return answer
+        def read_response(*given: Any) -> Any:
+            nonlocal left
+            answer = real(*given)
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answer
 
-paramiko.SFTPClient._read_response = read_response
-raise SystemExit(ship.main())
-"""
+        paramiko.SFTPClient._read_response = read_response  # type: ignore[method-assign]
+        os._exit(ship.main(words))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+def is_whole(release: Path) -> bool:
+    """Whether a release has exactly what its own list names."""
+    listed = dict(reversed(line.split("  ", 1)) for line in (release / "SHA256SUMS").read_text().splitlines())
+    there = {path for path in release.rglob("*") if path.is_file() and path.name != "SHA256SUMS"}
+    return listed == {str(path.relative_to(release)): hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
 
 
 def test_what_is_shipped_is_the_commit_and_nothing_else(server: DeployServer, repository: Repository) -> None:
@@ -128,48 +139,42 @@ def test_shipping_the_same_again_changes_nothing_unless_somebody_else_did(
 
 @pytest.mark.parametrize("kind", ["roll back", "ship"])
 def test_killed_at_any_moment_it_leaves_one_whole_release_and_the_next_call_tidies(
-    server: DeployServer, repository: Repository, tmp_path: Path, kind: str
+    server: DeployServer, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    monkeypatch.setattr(ship, "_SECONDS_TO_SETTLE", 0.0)  # nobody else is there
+    words = [*server.login, "--repository", str(repository.folder), "--abandoned-after", "-1"]
     old = repository.commit(dags__load="old\n", dags__gone="old\n", plugins__a="old\n")
-    server.ship(repository)
+    assert ship.main(words) == 0
     whole = {old: server.files()}
     new = repository.commit(dags__load="new\n", dags__gone=None, plugins__b__c="new\n")
-    server.ship(repository)
+    assert ship.main(words) == 0
     whole[new] = server.files()
-    words = ["--abandoned-after", "-1"]
     start, end = (new, old) if kind == "roll back" else (old, new)
     if kind == "roll back":
         words += ["--roll-back", old]
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED_AFTER)
-    if kind == "ship":
+    else:
         server.empty()
-        server.ship(repository, "--commit", old)
+        assert ship.main([*words, "--commit", old]) == 0
     begin = tmp_path / "begin"
     run("cp", "-a", server.project, begin)
-    seen = set()
+    left = set()
     for requests in range(1, 500):
+        killed = killed_after(requests, words)
+        told = f"killed after {requests} requests"
+        assert server.current in (start, end), told
+        assert server.files() == whole[server.current], told
+        releases = [path for path in (server.project / "releases").iterdir() if not path.name.startswith(".")]
+        assert all(is_whole(path) for path in releases), told
+        if not killed:
+            break
+        left.add(server.current)
+        assert ship.main(words) == 0, told
+        assert (server.current, server.files()) == (end, whole[end]), told
+        assert server.everything() == {"current", "history", "releases", f"releases/{old}", f"releases/{new}"}, told
         server.empty()
         run("cp", "-a", f"{begin}/.", server.project)
-        command = [sys.executable, script, requests, *server.login, "--repository", repository.folder, *words]
-        killed = run(*command, cwd=PROJECT, env=os.environ | {"PYTHONPATH": str(PROJECT)}, check=False)
-        now = server.current
-        assert now in (start, end), f"killed after {requests} requests"
-        assert server.files() == whole[now], f"killed after {requests} requests"
-        for release in (server.project / "releases").iterdir():
-            if not release.name.startswith("."):
-                assert run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=release).returncode == 0
-        if killed.returncode == 0:
-            break
-        seen.add(now)
-        finished = server.ship(repository, *words)
-        assert finished.returncode == 0, f"killed after {requests} requests: {finished.stderr}"
-        assert server.current == end
-        assert server.files() == whole[end]
-        assert server.everything() - {"history"} == {"current", "releases", f"releases/{old}", f"releases/{new}"}
-    assert killed.returncode == 0
-    assert seen == {start, end}
-    assert requests > (10 if kind == "roll back" else 30)
+    assert left == {start, end}
+    assert requests > (30 if kind == "roll back" else 50)
 
 
 def test_two_at_once_come_one_after_the_other(server: DeployServer, repository: Repository) -> None:
