@@ -290,7 +290,9 @@ class Lock:
             holder = self._server.target("lock")
             if holder and self._silent_for() > self._abandoned_after and self._server.target("lock") == holder:
                 self._put()
-                time.sleep(_SECONDS_TO_SETTLE)  # another one that saw the same may have done so, too: the last one has it
+                time.sleep(
+                    _SECONDS_TO_SETTLE
+                )  # another one that saw the same may have done so, too: the last one has it
                 if self._server.target("lock") == self._me:
                     break
             if time.monotonic() > until:
@@ -406,7 +408,10 @@ def describe(server: Server) -> list[str]:
     """Return one line a release, those that ran first first."""
     running, history = current_commit(server), _history(server)
     order = sorted(_releases(server), key=lambda name: _place(name, running, history))
-    return [f"{name}  {'current' if name == running else 'ran before' if name in history else 'never ran'}" for name in order]
+    return [
+        f"{name}  {'current' if name == running else 'ran before' if name in history else 'never ran'}"
+        for name in order
+    ]
 
 
 def current_commit(server: Server) -> str | None:

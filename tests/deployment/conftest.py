@@ -104,7 +104,9 @@ class DeployServer:
 
     def everything(self) -> set[str]:
         """All names in the account's folder, as deep as releases."""
-        return {str(path.relative_to(self.project)) for path in [*self.project.glob("*"), *self.project.glob("releases/*")]}
+        return {
+            str(path.relative_to(self.project)) for path in [*self.project.glob("*"), *self.project.glob("releases/*")]
+        }
 
     def empty(self) -> None:
         for path in self.project.iterdir():
@@ -135,6 +137,8 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployServer]:
         public = (etc / "client.pub").read_text().strip()
         for _ in range(2):  # the second time, it finds everything
             run(PROJECT / "deployment/add-account", "--user", name, "--root", root, "--key", public, "--etc", keys)
+        # The same key reads Git repositories, as another account.
+        (keys / "git.keys").write_text(f'restrict,command="git-shell -c \\"$SSH_ORIGINAL_COMMAND\\"" {public}\n')
         host_key = etc / "ssh_host_ed25519_key"
         (etc / "known_hosts").write_text(
             f"[127.0.0.1]:{port} {' '.join(Path(f'{host_key}.pub').read_text().split()[:2])}\n"
@@ -144,6 +148,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployServer]:
             f"Include {keys}/sshd_config.d/*.conf\nPort {port}\nListenAddress 127.0.0.1\nHostKey {host_key}\nPidFile none\n"
             "UsePAM no\nAllowTcpForwarding yes\nAllowAgentForwarding yes\nX11Forwarding yes\nPermitTunnel yes\n"
             "PermitUserEnvironment yes\nSubsystem sftp internal-sftp\nPasswordAuthentication yes\n"
+            f"PermitRootLogin prohibit-password\nAuthorizedKeysFile {keys}/git.keys\n"
         )
         run(str(SSHD), "-t", "-f", etc / "sshd_config")
         with (etc / "log").open("wb") as log:

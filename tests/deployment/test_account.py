@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 def ssh(server: DeployServer, *words: str, command: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     address = f"{server.user}@127.0.0.1"
-    return run("ssh", *server.options, "-p", server.port, *words, address, *command, check=False, stdin=subprocess.DEVNULL)
+    return run(
+        "ssh", *server.options, "-p", server.port, *words, address, *command, check=False, stdin=subprocess.DEVNULL
+    )
 
 
 @contextmanager
@@ -37,7 +39,14 @@ def connected(server: DeployServer) -> Iterator[paramiko.SSHClient]:
 
 @pytest.mark.parametrize(
     "command",
-    [("id",), ("sh", "-c", "id"), ("/bin/sh",), ("scp", "-t", "/project"), ("rsync", "--server", ".", "/"), ("cat", "/etc/passwd")],
+    [
+        ("id",),
+        ("sh", "-c", "id"),
+        ("/bin/sh",),
+        ("scp", "-t", "/project"),
+        ("rsync", "--server", ".", "/"),
+        ("cat", "/etc/passwd"),
+    ],
     ids=" ".join,
 )
 def test_no_command_runs(server: DeployServer, command: tuple[str, ...]) -> None:
@@ -199,7 +208,9 @@ def test_nobody_else_can_write_to_what_is_made(server: DeployServer) -> None:
     assert oct((server.project / "file").stat().st_mode & 0o022) == "0o0"
 
 
-def test_the_account_is_made_again_without_a_change_and_refuses_what_it_must(server: DeployServer, tmp_path: Path) -> None:
+def test_the_account_is_made_again_without_a_change_and_refuses_what_it_must(
+    server: DeployServer, tmp_path: Path
+) -> None:
     def tree() -> dict[str, tuple[int, int, int]]:
         etc = Path(f"{server.root}.etc")
         paths = [server.root, server.project, *etc.rglob("*")]

@@ -268,6 +268,23 @@ def test_a_remote_that_is_away_leaves_the_dags(home: Home, repository: Repositor
         home.becomes(home.dags, {"one": "second B"})
 
 
+def test_a_repository_behind_ssh_is_read_with_the_key_and_only_from_the_known_host(
+    home: Home, repository: Repository, remote: Path, server: DeployServer, tmp_path: Path
+) -> None:
+    first = repository.commit(**files("one", dag_says="first", code="A"))
+    repository.git("push", "--quiet", "origin", "main")
+    access = tmp_path / "git-access"
+    access.mkdir()
+    shutil.copy(server.key, access / "key")
+    shutil.copy(server.known_hosts, access / "known_hosts")
+    git_home(home, f"ssh://root@127.0.0.1:{server.port}{remote}", access)
+    assert home.python(RUN.format(version=first)) == {"one": ["first A", "A"]}
+    shutil.rmtree(home.folder / "bundles")
+    (access / "known_hosts").write_text("")
+    with pytest.raises(AssertionError, match="Host key verification failed"):
+        home.python(RUN.format(version=first))
+
+
 @pytest.fixture
 def real_project(repository: Repository) -> Repository:
     """This project's own DAGs, plugins and `bundle/`."""
@@ -318,7 +335,9 @@ def test_the_projects_own_dags_run_from_git(home: Home, real_project: Repository
     seen = home.python(PARSE)
     assert seen["dags"] == real_dags()
     repo = home.folder / "bundles" / "shortlist" / "tracking_repo"
-    assert seen["from"] == [str(repo / "plugins" / name / "__init__.py") for name in ("dag_support", "shortlist", "steps")]
+    assert seen["from"] == [
+        str(repo / "plugins" / name / "__init__.py") for name in ("dag_support", "shortlist", "steps")
+    ]
     assert seen["project"] == str(PROJECT)
     assert sorted(path.name for path in repo.iterdir()) == [".git", "bundle", "dags", "plugins"]
 

@@ -57,7 +57,9 @@ def test_what_is_shipped_is_the_commit_and_nothing_else(server: DeployServer, re
     (repository.folder / "dags" / "untracked.py").write_text("never committed\n")
     (repository.folder / "dags" / "load.py").write_text("changed, not committed\n")
     shipped = server.ship(repository)
-    assert (shipped.returncode, shipped.stdout) == (0, f"{commit} was shipped: 2 files, and is current\n"), shipped.stderr
+    assert (shipped.returncode, shipped.stdout) == (0, f"{commit} was shipped: 2 files, and is current\n"), (
+        shipped.stderr
+    )
     assert server.files() == {"dags/load.py": "first\n", "plugins/steps/train.py": "RANK = 8\n"}
     assert os.readlink(server.project / "current") == f"releases/{commit}"
     assert server.everything() == {"current", "releases", f"releases/{commit}"}
@@ -203,9 +205,7 @@ def test_who_does_not_get_the_lock_says_who_has_it(server: DeployServer, reposit
     assert "lock" not in server.everything()
 
 
-def test_who_lost_the_lock_switches_nothing(
-    server: DeployServer, repository: Repository, tmp_path: Path
-) -> None:
+def test_who_lost_the_lock_switches_nothing(server: DeployServer, repository: Repository, tmp_path: Path) -> None:
     """As a holder that was stopped for long and goes on: another one has taken over in the meantime."""
     first = repository.commit(dags__load="first\n")
     server.ship(repository)
@@ -268,7 +268,9 @@ def test_a_full_disk_leaves_what_runs_and_the_next_ship_goes_through(
     server: DeployServer, repository: Repository
 ) -> None:
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k,mode=755", "tmpfs", str(server.project)], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=512k,mode=755", "tmpfs", str(server.project)],
+        check=False,
+        capture_output=True,
     )
     if mounted.returncode:
         pytest.skip("a small disk cannot be mounted here")
