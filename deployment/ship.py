@@ -1,6 +1,6 @@
 """Ships `dags/` and `plugins/` of one commit to a server by SFTP, all or nothing, and goes back to an earlier one.
 
-    python -m deployment.ship --host airflow.example.com --user shortlist-deploy --key-file key --known-hosts known_hosts
+    python -m deployment.ship --host airflow.example.com --user shortlist-deploy --key-file KEY --known-hosts FILE
 
 The server's account can do nothing but this: `deployment/add-account` makes it. In its folder lie
 
@@ -24,7 +24,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ import paramiko
 from paramiko.sftp import CMD_EXTENDED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 SHIPPED: Final = ("dags", "plugins")
@@ -170,17 +170,21 @@ class Server:
         self._client.close()
 
     def path(self, *parts: str) -> str:
+        """Return the absolute path of what lies in the account's folder."""
         return "/".join([self._folder, *parts])
 
     def names(self, *parts: str) -> list[str]:
+        """Return what lies in a folder, sorted."""
         with _told(f"list {'/'.join(parts)}"):
             return sorted(self._sftp.listdir(self.path(*parts)))
 
     def make_folder(self, *parts: str) -> None:
+        """Make a folder in one that is there."""
         with _told(f"make the folder {'/'.join(parts)}"):
             self._sftp.mkdir(self.path(*parts), 0o755)
 
     def read(self, *parts: str) -> bytes:
+        """Return the content of a file."""
         with _told(f"read {'/'.join(parts)}"), self._sftp.open(self.path(*parts), "rb") as file:
             file.prefetch()
             content: bytes = file.read()
@@ -220,7 +224,8 @@ class Server:
         """Where a symbolic link leads; None if there is none."""
         try:
             with _told(f"read the link {'/'.join(parts)}"):
-                return self._sftp.readlink(self.path(*parts))
+                target: str | None = self._sftp.readlink(self.path(*parts))
+                return target
         except _GoneError:
             return None
 

@@ -18,14 +18,17 @@ def code_version() -> dict[str, str]:
 
     Returns:
         `commit`: of the project's git checkout, else the name of its folder if that is a commit's (as shipped DAGs and
-        those of a Git bundle have it), else `$SHORTLIST_VERSION`, else `unknown` (a container sees no checkout). `sha256`: over the Python files below `plugins/`, which tells changed code apart everywhere,
-        committed or not.
+        those of a Git bundle have it), else `$SHORTLIST_VERSION`, else `unknown` (a container sees no checkout).
+        `sha256`: over the Python files below `plugins/`, which tells changed code apart everywhere, committed or not.
     """
     digest = hashlib.sha256()
     plugins = CODE_ROOT / "plugins"
     for file in sorted(plugins.rglob("*.py")):
         digest.update(f"{file.relative_to(plugins)}\0".encode() + file.read_bytes())
-    return {"commit": _commit() or _folder() or os.environ.get("SHORTLIST_VERSION") or UNKNOWN, "sha256": digest.hexdigest()}
+    return {
+        "commit": _commit() or _folder() or os.environ.get("SHORTLIST_VERSION") or UNKNOWN,
+        "sha256": digest.hexdigest(),
+    }
 
 
 def _commit() -> str:

@@ -1,4 +1,4 @@
-"""A real sshd on loopback with the account that `deployment/add-account` makes, and a real Git repository to ship from."""
+"""A real sshd on loopback with the account that `deployment/add-account` makes, and a Git repository to ship from."""
 
 from __future__ import annotations
 
@@ -145,9 +145,9 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployServer]:
         )
         # Generous where the piece for the account must be strict.
         (etc / "sshd_config").write_text(
-            f"Include {keys}/sshd_config.d/*.conf\nPort {port}\nListenAddress 127.0.0.1\nHostKey {host_key}\nPidFile none\n"
-            "UsePAM no\nAllowTcpForwarding yes\nAllowAgentForwarding yes\nX11Forwarding yes\nPermitTunnel yes\n"
-            "PermitUserEnvironment yes\nSubsystem sftp internal-sftp\nPasswordAuthentication yes\n"
+            f"Include {keys}/sshd_config.d/*.conf\nPort {port}\nListenAddress 127.0.0.1\nHostKey {host_key}\n"
+            "PidFile none\nUsePAM no\nAllowTcpForwarding yes\nAllowAgentForwarding yes\nX11Forwarding yes\nPermitTunnel yes\n"
+            "AllowStreamLocalForwarding yes\nPermitUserEnvironment yes\nSubsystem sftp internal-sftp\nPasswordAuthentication yes\n"
             f"PermitRootLogin prohibit-password\nAuthorizedKeysFile {keys}/git.keys\n"
         )
         run(str(SSHD), "-t", "-f", etc / "sshd_config")

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,11 +143,12 @@ def test_no_password_is_asked_for(server: DeployServer, way: str) -> None:
     transport = paramiko.Transport(("127.0.0.1", server.port))
     try:
         transport.start_client(timeout=30)
+        ways: dict[str, Callable[[], object]] = {
+            "password": lambda: transport.auth_password(server.user, "", fallback=False),
+            "keyboard-interactive": lambda: transport.auth_interactive(server.user, lambda *_: [""]),
+        }
         with pytest.raises(paramiko.BadAuthenticationType) as refused:
-            if way == "password":
-                transport.auth_password(server.user, "", fallback=False)
-            else:
-                transport.auth_interactive(server.user, lambda *_: [""])
+            ways[way]()
         assert refused.value.allowed_types == ["publickey"]
     finally:
         transport.close()
@@ -154,7 +156,7 @@ def test_no_password_is_asked_for(server: DeployServer, way: str) -> None:
 
 OUTSIDE = ["/outside", "/project/../outside", "/project/../../../../../outside", "/etc/outside", "../outside"]
 ATTEMPTS: dict[str, Callable[[paramiko.SFTPClient], object]] = {
-    **{f"write {path}": lambda sftp, path=path: sftp.open(path, "w") for path in OUTSIDE},
+    **{f"write {path}": partial(paramiko.SFTPClient.open, filename=path, mode="w") for path in OUTSIDE},
     "make a folder outside": lambda sftp: sftp.mkdir("/folder"),
     "make a link outside": lambda sftp: sftp.symlink("/etc", "/link"),
     "remove its folder": lambda sftp: sftp.rmdir("/project"),

@@ -1,9 +1,10 @@
-"""What Airflow's own dag-processor makes of shipped DAGs and of DAGs in Git, at first, after a change and after one is gone."""
+"""What Airflow's own dag-processor makes of shipped DAGs and of DAGs in Git: new, changed and gone ones."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from tests.deployment.conftest import PROJECT, DeployServer, Repository, run
 
@@ -137,8 +138,6 @@ def environment_of(override: str, service: str, **given: str) -> dict[str, str]:
 
 
 def _filled(text: str, name: str, value: str) -> str:
-    import re
-
     return re.sub(rf"\$\{{{name}(:[-?][^}}]*)?\}}", value, text)
 
 
@@ -224,7 +223,7 @@ def test_dags_in_git_appear_change_and_go_and_each_run_has_one_commit(
         repository.git("push", "--quiet", "origin", "main")
         home.becomes(home.dags, {"one": "second B", "three": "second B"})
         home.becomes(home.versions, {"one": second, "three": second})
-    # As a worker does with the commit of the run: DAGs, and the packages they import when they are read and when they run.
+    # As a worker does with the commit of a run. The packages are imported when the DAG is read and when the step runs.
     of_worker(home)
     assert home.python(RUN.format(version=first)) == {"one": ["first A", "A"], "two": ["first A", "A"]}
     assert home.python(RUN.format(version=second)) == {"one": ["second B", "B"], "three": ["second B", "B"]}
@@ -307,7 +306,8 @@ bag = BundleDagBag(dag_folder=str(bundle.path), bundle_path=bundle.path, bundle_
 assert not bag.import_errors, bag.import_errors
 import dag_support, shortlist.code_version, shortlist.settings, steps
 print(json.dumps({
-    "dags": sorted(bag.dags), "from": [str(Path(module.__file__).resolve()) for module in (dag_support, shortlist, steps)],
+    "dags": sorted(bag.dags),
+    "from": [str(Path(module.__file__).resolve()) for module in (dag_support, shortlist, steps)],
     "project": str(shortlist.settings.PROJECT_ROOT), "code": shortlist.code_version.code_version()["commit"],
 }))
 """

@@ -25,7 +25,7 @@ QUICK = ("--wait", "20", "--abandoned-after", "1")
 
 
 def killed_after(requests: int, words: list[str]) -> bool:
-    """Ship in a process that ends without a word once the server has answered so many requests; False if it ended before."""
+    """Ship in a process that is killed once the server has answered so many requests; False if it ended before."""
     child = os.fork()
     if child == 0:
         real, left = paramiko.SFTPClient._read_response, requests
@@ -38,7 +38,7 @@ def killed_after(requests: int, words: list[str]) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
             return answer
 
-        paramiko.SFTPClient._read_response = read_response  # type: ignore[method-assign]
+        paramiko.SFTPClient._read_response = read_response
         os._exit(ship.main(words))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert code in (0, -signal.SIGKILL)
@@ -47,7 +47,8 @@ def killed_after(requests: int, words: list[str]) -> bool:
 
 def is_whole(release: Path) -> bool:
     """Whether a release has exactly what its own list names."""
-    listed = dict(reversed(line.split("  ", 1)) for line in (release / "SHA256SUMS").read_text().splitlines())
+    lines = (release / "SHA256SUMS").read_text().splitlines()
+    listed = {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
     there = {path for path in release.rglob("*") if path.is_file() and path.name != "SHA256SUMS"}
     return listed == {str(path.relative_to(release)): hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
 
