@@ -82,10 +82,15 @@ class DeployServer:
         ]
 
     @property
+    def bare_key(self) -> Path:
+        """Another key of the account, which its line in the file of keys does not restrict."""
+        return self.key.with_name("bare")
+
+    @property
     def options(self) -> list[str]:
         """Of OpenSSH's clients, but the port."""
         return [
-            *("-i", str(self.key), "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={self.known_hosts}"),
+            *("-i", str(self.bare_key), "-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={self.known_hosts}"),
             *("-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-F", "none"),
         ]
 
@@ -122,7 +127,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployServer]:
     root = Path("/srv") / name
     etc = tmp_path_factory.mktemp("sshd")
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    for key in ("ssh_host_ed25519_key", "client"):
+    for key in ("ssh_host_ed25519_key", "client", "bare"):
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ci", "-f", etc / key)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -137,6 +142,9 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployServer]:
         public = (etc / "client.pub").read_text().strip()
         for _ in range(2):  # the second time, it finds everything
             run(PROJECT / "deployment/add-account", "--user", name, "--root", root, "--key", public, "--etc", keys)
+        # A key of the same account without the line's own restrictions: sshd's settings alone must hold.
+        with (keys / f"{name}.keys").open("a") as lines:
+            lines.write((etc / "bare.pub").read_text())
         # The same key reads Git repositories, as another account.
         (keys / "git.keys").write_text(f'restrict,command="git-shell -c \\"$SSH_ORIGINAL_COMMAND\\"" {public}\n')
         host_key = etc / "ssh_host_ed25519_key"
@@ -146,8 +154,9 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployServer]:
         # Generous where the piece for the account must be strict.
         (etc / "sshd_config").write_text(
             f"Include {keys}/sshd_config.d/*.conf\nPort {port}\nListenAddress 127.0.0.1\nHostKey {host_key}\n"
-            "PidFile none\nUsePAM no\nAllowTcpForwarding yes\nAllowAgentForwarding yes\nX11Forwarding yes\nPermitTunnel yes\n"
-            "AllowStreamLocalForwarding yes\nPermitUserEnvironment yes\nSubsystem sftp internal-sftp\nPasswordAuthentication yes\n"
+            "PidFile none\nUsePAM no\nPasswordAuthentication yes\nSubsystem sftp internal-sftp\n"
+            "AllowTcpForwarding yes\nAllowStreamLocalForwarding yes\nAllowAgentForwarding yes\nX11Forwarding yes\n"
+            "PermitTunnel yes\nPermitUserEnvironment yes\n"
             f"PermitRootLogin prohibit-password\nAuthorizedKeysFile {keys}/git.keys\n"
         )
         run(str(SSHD), "-t", "-f", etc / "sshd_config")

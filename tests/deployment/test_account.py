@@ -1,4 +1,7 @@
-"""What somebody who has the account's key tries beside shipping. sshd allows all of it to others here."""
+"""What somebody who has the account's key tries beside shipping. sshd allows all of it to others here.
+
+The key is one whose line in the file of keys restricts nothing, so that sshd's settings alone must hold.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def connected(server: DeployServer) -> Iterator[paramiko.SSHClient]:
     client = paramiko.SSHClient()
     client.load_host_keys(str(server.known_hosts))
     client.connect(
-        "127.0.0.1", server.port, server.user, key_filename=str(server.key), allow_agent=False, look_for_keys=False
+        "127.0.0.1", server.port, server.user, key_filename=str(server.bare_key), allow_agent=False, look_for_keys=False
     )
     with client:
         yield client
@@ -215,13 +218,17 @@ def test_the_account_is_made_again_without_a_change_and_refuses_what_it_must(
 ) -> None:
     def tree() -> dict[str, tuple[int, int, int]]:
         etc = Path(f"{server.root}.etc")
-        paths = [server.root, server.project, *etc.rglob("*")]
+        paths = [server.root, server.project, *etc.glob("sshd_config.d/*")]
         return {str(path): (path.stat().st_uid, path.stat().st_mode, path.stat().st_size) for path in paths}
 
     etc, public = f"{server.root}.etc", Path(f"{server.key}.pub").read_text().strip()
     usual = ["--user", server.user, "--root", str(server.root), "--key", public, "--etc", etc]
     before, user = tree(), run("getent", "passwd", server.user).stdout
+    keys = Path(etc) / f"{server.user}.keys"
+    both = keys.read_text()
     again = run(PROJECT / "deployment/add-account", *usual)
+    assert keys.read_text() == f"restrict {public}\n"
+    keys.write_text(both)
     assert (tree(), run("getent", "passwd", server.user).stdout) == (before, user)
     assert f"{server.user} may ship to {server.root}/project" in again.stdout
     assert user.strip().endswith(":/:/usr/sbin/nologin")
