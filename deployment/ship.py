@@ -26,7 +26,7 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, Self
 
 import paramiko
@@ -197,6 +197,16 @@ class Server:
             file.flush()
             # Without it, a server that loses power could keep the switch and lose what was switched to.
             self._sftp._request(CMD_EXTENDED, "fsync@openssh.com", file.handle)
+
+    def files(self, *parts: str) -> Iterator[str]:
+        """Yield the paths of all that is no folder, at any depth, relative to the folder that is named."""
+        with _told(f"list {'/'.join(parts)}"):
+            entries = self._sftp.listdir_attr(self.path(*parts))
+        for entry in entries:
+            if stat.S_ISDIR(entry.st_mode or 0):
+                yield from (f"{entry.filename}/{path}" for path in self.files(*parts, entry.filename))
+            else:
+                yield entry.filename
 
     def touch(self, *parts: str) -> None:
         """Give a file the server's present time by writing its first byte again: the account may not set times."""
@@ -439,7 +449,7 @@ def _tidy(server: Server) -> None:
 def _upload(server: Server, lock: Lock, release: Release) -> None:
     new = f".new-{release.commit}"
     server.make_folder("releases", new)
-    folders = {f"{parent}" for path in release.files for parent in Path(path).parents if parent.name}
+    folders = {str(parent) for path in release.files for parent in PurePosixPath(path).parents if parent.name}
     try:
         for folder in sorted(folders):
             lock.keep()
@@ -468,7 +478,7 @@ def _is_whole(server: Server, lock: Lock, name: str, release: Release | None = N
         if release and sums != release.sums:
             return False
         expected = {path: digest for digest, _, path in (line.partition("  ") for line in sums.decode().splitlines())}
-        if set(_files_below(server, "releases", name)) != {*expected, SUMS}:
+        if set(server.files("releases", name)) != {*expected, SUMS}:
             return False
         for path, digest in expected.items():
             lock.keep()
@@ -477,17 +487,6 @@ def _is_whole(server: Server, lock: Lock, name: str, release: Release | None = N
     except _GoneError:
         return False
     return True
-
-
-def _files_below(server: Server, *parts: str, inside: str = "") -> Iterator[str]:
-    with _told(f"list {'/'.join(parts)}"):
-        entries = server._sftp.listdir_attr(server.path(*parts, *filter(None, [inside])))
-    for entry in entries:
-        path = f"{inside}/{entry.filename}".lstrip("/")
-        if stat.S_ISDIR(entry.st_mode or 0):
-            yield from _files_below(server, *parts, inside=path)
-        else:
-            yield path
 
 
 def _switch(server: Server, lock: Lock, commit: str, running: str | None) -> None:
@@ -499,9 +498,9 @@ def _switch(server: Server, lock: Lock, commit: str, running: str | None) -> Non
     server.link(f"releases/{commit}", "current.new")
     server.replace("current.new", "current")
     # Airflow reads a DAG file anew when its time is later than it last looked, and DAGs can change with plugins alone.
-    for path in _files_below(server, "releases", commit, inside="dags"):
+    for path in server.files("releases", commit, "dags"):
         if path.endswith(".py"):
-            server.touch("releases", commit, path)
+            server.touch("releases", commit, "dags", path)
 
 
 def _prune(server: Server, *, keep: int) -> None:
