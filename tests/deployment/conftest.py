@@ -24,7 +24,7 @@ SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
 
 
 def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    options = {"capture_output": True, "text": True, "check": True, "timeout": 120} | options
+    options = {"capture_output": True, "text": True, "check": True, "timeout": 300} | options
     return subprocess.run([str(word) for word in words], **options)
 
 
