@@ -140,7 +140,7 @@ def test_shipping_the_same_again_changes_nothing_unless_somebody_else_did(
     assert (refused.returncode, "somebody changed them" in refused.stderr) == (1, True)
 
 
-@pytest.mark.parametrize("kind", ["roll back", "ship"])
+@pytest.mark.parametrize("kind", ["roll back", "ship", "ship and remove"])
 def test_killed_at_any_moment_it_leaves_one_whole_release_and_the_next_call_tidies(
     server: DeployServer, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -158,6 +158,10 @@ def test_killed_at_any_moment_it_leaves_one_whole_release_and_the_next_call_tidi
     else:
         server.empty()
         assert ship.main([*words, "--commit", old]) == 0
+    kept = {f"releases/{old}", f"releases/{new}"}
+    if kind == "ship and remove":
+        words += ["--keep", "1"]
+        kept = {f"releases/{new}"}
     begin = tmp_path / "begin"
     run("cp", "-a", server.project, begin)
     left = set()
@@ -173,7 +177,7 @@ def test_killed_at_any_moment_it_leaves_one_whole_release_and_the_next_call_tidi
         left.add(server.current)
         assert ship.main(words) == 0, told
         assert (server.current, server.files()) == (end, whole[end]), told
-        assert server.everything() == {"current", "history", "releases", f"releases/{old}", f"releases/{new}"}, told
+        assert server.everything() == {"current", "history", "releases", *kept}, told
         server.empty()
         run("cp", "-a", f"{begin}/.", server.project)
     assert left == {start, end}
