@@ -17,7 +17,8 @@ from pydantic.dataclasses import dataclass
 
 from shortlist.errors import SettingsError
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+# Where config/ and sample_data/ lie. Code that was shipped or comes from Git lies elsewhere, and names the folder.
+PROJECT_ROOT = Path(os.environ.get("SHORTLIST_PROJECT") or Path(__file__).resolve().parents[2])
 
 _STRICT = ConfigDict(extra="forbid")
 

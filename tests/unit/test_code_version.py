@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(module, "CODE_ROOT", tmp_path)
     monkeypatch.delenv("SHORTLIST_VERSION", raising=False)
     (tmp_path / "plugins" / "steps").mkdir(parents=True)
     (tmp_path / "plugins" / "steps" / "train.py").write_text("RANK = 8\n")
@@ -44,5 +44,5 @@ def test_a_checkout_tells_its_commit(project: Path) -> None:
 
 def test_a_checkout_around_the_project_is_not_taken_for_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run(["git", "init", "--quiet", str(project)], check=True)
-    monkeypatch.setattr(module, "PROJECT_ROOT", project / "plugins")
+    monkeypatch.setattr(module, "CODE_ROOT", project / "plugins")
     assert code_version()["commit"] == "unknown"

@@ -1,0 +1,1 @@
+"""Ships DAGs and plugins to a server."""
