@@ -57,7 +57,7 @@ class Stack:
         for name in tracked.split("\0"):
             if name and (PROJECT / name).exists():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(PROJECT / name, self.folder / name)
+                shutil.copy(PROJECT / name, self.folder / name, follow_symlinks=False)
         self.settings = {
             "COMPOSE_PROJECT_NAME": self.name,
             **{name: str(_free_port()) for name in _PORTS},
