@@ -95,7 +95,9 @@ def test_the_gate_holds_a_ranker_against_the_champion(shop: Shop) -> None:
     assert card["headline"].endswith("; the gate refused")
 
     Path(champion, "evaluated.cbm").write_bytes(b"half of a mod")
-    with pytest.raises(ModelVersionError, match=r"cannot be compared with: .* is no ranker .*make rollback MODEL=ranker"):
+    with pytest.raises(
+        ModelVersionError, match=r"cannot be compared with: .* is no ranker .*make rollback MODEL=ranker"
+    ):
         evaluate_ranker(settings=strict, ranker_path=worse)
 
 
