@@ -60,6 +60,34 @@ ENTRYPOINT ["/opt/shortlist/with-secrets"]
 CMD ["python", "-m", "service"]
 
 
+FROM python:3.13-slim AS jobs
+
+# Git keeps the versions of the data sets.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates git \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 50000 --gid 0 --no-create-home jobs \
+    # A new volume takes its owner and mode from here.
+    && install -d -o jobs -g 0 -m 775 /opt/airflow/jobs-data
+COPY requirements-jobs.lock /
+RUN --mount=type=cache,target=/root/.cache pip install --require-hashes --requirement /requirements-jobs.lock
+USER 50000:0
+ENV PYTHONPATH=/opt/airflow/plugins \
+    PYTHONUNBUFFERED=1
+# The code is mounted: a changed step needs no new image.
+WORKDIR /opt/airflow
+CMD ["python", "-m", "jobs", "--help"]
+
+
+FROM python:3.13-slim AS examples
+
+RUN useradd --uid 50000 --gid 0 --no-create-home examples
+COPY requirements-examples.lock /
+RUN --mount=type=cache,target=/root/.cache pip install --require-hashes --requirement /requirements-examples.lock
+USER 50000:0
+CMD ["moto_server", "--host", "0.0.0.0", "--port", "5000"]
+
+
 FROM debian:trixie-slim AS redis-commander
 
 RUN apt-get update \
@@ -73,3 +101,20 @@ COPY compose/with-secrets /opt/shortlist/with-secrets
 USER commander
 ENTRYPOINT ["/opt/shortlist/with-secrets"]
 CMD ["node_modules/.bin/redis-commander", "--nosave", "--no-log-data"]
+
+
+# Holds the engine's socket, so nothing is in it beyond Python and one package, and nothing in it can be written.
+FROM python:3.13-slim AS docker-proxy
+
+COPY requirements-docker-proxy.lock /
+RUN pip install --no-cache-dir --require-hashes --requirement /requirements-docker-proxy.lock
+COPY docker_proxy /opt/shortlist/docker_proxy
+RUN python -m compileall -q /opt/shortlist && chmod -R a-w /opt/shortlist
+ENV PYTHONPATH=/opt/shortlist \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    DOCKER_PROXY_HOST=0.0.0.0
+WORKDIR /
+HEALTHCHECK --interval=10s --timeout=5s --retries=3 --start-period=30s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:2375/_ping', timeout=4)"]
+CMD ["python", "-m", "docker_proxy"]

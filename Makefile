@@ -66,7 +66,7 @@ credentials: ## With containers: show addresses, users and passwords
 	@$(ONCE) setup python /opt/shortlist/setup.py credentials
 
 reload: ## With containers: let changed step code take effect
-	@docker compose restart $$(docker compose ps --services | grep -E '^(airflow-(dag-processor|triggerer|worker|scheduler)|spark-.*|recs-api)$$')
+	@docker compose restart $$(docker compose ps --services | grep -E '^(airflow-(dag-processor|triggerer|worker|worker-containers|scheduler)|spark-.*|recs-api)$$')
 
 compose-psql: ## With containers: open a shell on the tables
 	@docker compose exec --user postgres postgres psql recs
@@ -77,8 +77,9 @@ compose-models: ## With containers: list the model versions, who is champion, si
 compose-rollback: ## With containers: go back to the previous generation, VIEW=..., or champion, MODEL=...
 	@$(ONCE) airflow-cli python /opt/shortlist/models.py rollback $(BACK)
 
-test-compose: setup ## Boot the real stack and test the chain on it. ALL=1: crashes, changes and the light stack, too
-	@.venv/bin/python -m pytest --durations=15 $(if $(ALL),tests/compose,tests/compose/test_stack.py)
+QUICK := $(addprefix tests/compose/test_,stack.py docker_proxy.py containers.py)
+test-compose: setup ## Boot the real stack and test the chain and container tasks on it. ALL=1: crashes, changes and the light stack, too
+	@.venv/bin/python -m pytest --durations=15 $(if $(ALL),tests/compose,$(QUICK))
 
 LOCK := .bootstrap/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 LOCK_LIKE := $(LOCK) --python-version 3.13 --constraint requirements.lock
@@ -86,6 +87,7 @@ lock: setup ## Resolve requirements-*.txt anew: for all commands, and for each i
 	@$(LOCK) --upgrade --python-version 3.11 --output-file requirements.lock requirements-airflow.txt requirements-service.txt requirements-jobs.txt requirements-dev.txt
 	@$(LOCK_LIKE) --output-file requirements-airflow.lock requirements-airflow.txt
 	@$(LOCK_LIKE) --output-file requirements-jobs.lock requirements-jobs.txt
+	@$(LOCK_LIKE) --output-file requirements-docker-proxy.lock requirements-docker-proxy.txt
 	@$(LOCK_LIKE) --output-file requirements-examples.lock requirements-examples.txt
 	@$(LOCK_LIKE) --overrides requirements-service-without.txt --output-file requirements-service.lock requirements-service.txt
 	@$(LOCK) --python-version 3.11 --constraint requirements.lock --output-file deployment/requirements.lock deployment/requirements.txt

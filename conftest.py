@@ -14,6 +14,8 @@ OWN = (
     "SHORTLIST_PROJECT",
     "SHORTLIST_TASK_RETRIES",
     "DATA_ROOT",
+    "ELASTICSEARCH_",
+    "JOBS_DATA",
     "TELEGRAM_",
     "MLFLOW_",
     "SERVICE_",

@@ -1,4 +1,4 @@
-"""The service `airflow-init`: Airflow's own tables and the first user. Says clearly what keeps it from that."""
+"""The service `airflow-init`: Airflow's own tables, the first user and a pool. Says clearly what keeps it from that."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def main() -> int:
             f"{unreadable} connections or variables were encrypted with another Fernet key: put the old FERNET_KEY"
             " into .env, or start anew with  docker compose down --volumes, which forgets all tables"
         )
+    ensure_pool(os.environ.get("CONTAINERS_AT_ONCE", ""))
     ensure_user(
         os.environ["ADMIN_USER"], os.environ["ADMIN_PASSWORD"], reset=bool(os.environ["ADMIN_PASSWORD_IS_GIVEN"])
     )
@@ -70,6 +71,23 @@ def unreadable_secrets() -> int:
             except InvalidToken:
                 unreadable += 1
     return unreadable
+
+
+def ensure_pool(slots: str) -> None:
+    """Make sure that there is the pool that bounds how many containers run at once.
+
+    Args:
+        slots: How many; empty: as somebody set it in the UI, or 2 on the first start.
+    """
+    from airflow.models.pool import Pool
+
+    if slots or Pool.get_pool("containers") is None:
+        Pool.create_or_update_pool(
+            "containers",
+            slots=int(slots or 2),
+            description="Containers that tasks may run at once",
+            include_deferred=False,
+        )
 
 
 def ensure_user(name: str, password: str, *, reset: bool) -> None:

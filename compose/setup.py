@@ -29,6 +29,31 @@ DEFAULT_UID = 50000
 # What is encrypted with the key, or was created with the password, could not be read with another one.
 _MADE_ONCE = ("FERNET_KEY", "JWT_SECRET", "POSTGRES_PASSWORD", "REDIS_PASSWORD")
 
+# Who got a password after the first version.
+_LATER = ("FEATURES_REDIS", "SERVICE_REDIS", "ELASTIC", "KIBANA", "ITEMS_SEARCH", "SERVICE_SEARCH", "LOGS_SEARCH")
+
+# What services need beyond the others, by profile, in GiB.
+_MEMORY_OF_PROFILES = {
+    "containers": 2.0,
+    "examples": 0.5,
+    "search": 2.5,
+    "flower": 0.0,
+    "tools": 0.0,
+    "debug": 0.0,
+    # Of the light stack, for what it leaves out.
+    "celery": 0.0,
+    "cluster": 0.0,
+    "*": 5.0,
+}
+
+# The example's S3 takes any.
+_EXAMPLE_S3 = {
+    "AWS_ENDPOINT_URL": "http://example-s3:5000",
+    "AWS_ACCESS_KEY_ID": "shortlist-example-key",
+    "AWS_SECRET_ACCESS_KEY": "shortlist-example-secret",
+}
+_S3 = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL")
+
 # Spark's workers run anybody's code: what they know of Redis opens the features and nothing else.
 _FEATURES_MAY = (
     "+ping +select +info +time +get +set +del +unlink +scan +hset +hgetall +expireat +memory|usage"
@@ -53,7 +78,9 @@ def main() -> int:
         The exit code.
     """
     try:
-        check_memory(MEMORY, needed_gib=float(os.environ["MEMORY_NEEDED_GIB"]))
+        profiles = profiles_of(os.environ.get("COMPOSE_PROFILES", ""), light=bool(os.environ.get("WITHOUT_REDIS")))
+        needed = float(os.environ["MEMORY_NEEDED_GIB"]) + sum(_MEMORY_OF_PROFILES.get(name, 0.0) for name in profiles)
+        check_memory(MEMORY, needed_gib=needed)
         uid = airflow_uid(os.environ.get("AIRFLOW_UID", ""))
         with suppress(OSError):  # the attempt to write to data/ tells
             (PROJECT / "data" / "service").mkdir(exist_ok=True)
@@ -81,6 +108,31 @@ def check_memory(meminfo: Path, *, needed_gib: float) -> None:
             f" {needed_gib:g}: give it more (Docker Desktop: Settings, Resources), or run the light stack with"
             " COMPOSE_FILE=docker-compose.yaml:docker-compose.light.yaml in .env"
         )
+
+
+def profiles_of(value: str, *, light: bool) -> list[str]:
+    """Return the profiles that are on. Names that no service has are told.
+
+    Args:
+        value: Of `COMPOSE_PROFILES`, separated by commas.
+        light: Whether this is the light stack.
+
+    Raises:
+        SetupError: If the light stack is to have what it cannot.
+    """
+    profiles = _names(value)
+    if unknown := [name for name in profiles if name not in _MEMORY_OF_PROFILES]:
+        print(
+            f"shortlist: COMPOSE_PROFILES in .env has {', '.join(unknown)}, which no service here knows. There are:"
+            f" {', '.join(name for name in _MEMORY_OF_PROFILES if name not in ('celery', 'cluster', '*'))}"
+        )
+    if light and "containers" in profiles:
+        raise SetupError(
+            "the light stack runs no container tasks: its one process for all tasks would have to reach the engine, and"
+            " only a worker of its own may. Take containers out of COMPOSE_PROFILES in .env, or run the whole stack"
+            " with COMPOSE_FILE=docker-compose.yaml"
+        )
+    return profiles
 
 
 def airflow_uid(value: str) -> int:
@@ -175,10 +227,12 @@ def keep_secrets(volume: Path, *, clone: str, given: dict[str, str]) -> dict[str
         kept |= {name: given[name] for name in _MADE_ONCE if given.get(name)}
         _check_strength(kept)
     # Also for a stack that is older than these passwords: Redis takes them at its next start.
-    for name in ("FEATURES_REDIS_PASSWORD", "SERVICE_REDIS_PASSWORD"):
-        kept.setdefault(name, secrets.token_urlsafe(24))
+    for name in _LATER:
+        kept.setdefault(f"{name}_PASSWORD", secrets.token_urlsafe(24))
     kept["SERVICE_API_KEY"] = given.get("SERVICE_API_KEY") or kept.get("SERVICE_API_KEY") or secrets.token_urlsafe(24)
     _check_key(kept["SERVICE_API_KEY"])
+    if bool(given.get("AWS_ACCESS_KEY_ID")) != bool(given.get("AWS_SECRET_ACCESS_KEY")):
+        raise SetupError("of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in .env, set both or none")
     kept["ADMIN_USER"] = given.get("_AIRFLOW_WWW_USER_USERNAME") or "admin"
     kept["ADMIN_PASSWORD"] = given.get("_AIRFLOW_WWW_USER_PASSWORD") or kept["ADMIN_PASSWORD"]
     _write(file, json.dumps(kept), mode=0o400)
@@ -189,6 +243,7 @@ def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[
     """Return, for each volume, the variables that its readers get. The secret matrix of the stack."""
     broker = f"redis://:{kept['REDIS_PASSWORD']}@redis:6379"
     service = "" if given.get("WITHOUT_REDIS") else f"redis://service:{kept['SERVICE_REDIS_PASSWORD']}@redis:6379"
+    recs = given.get("RECS_DATABASE_URL") or f"postgresql://recs:{kept['RECS_DB_PASSWORD']}@postgres:5432/recs"
     return {
         "postgres": {
             "POSTGRES_PASSWORD": kept["POSTGRES_PASSWORD"],
@@ -217,10 +272,7 @@ def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[
             "AIRFLOW__CELERY__RESULT_BACKEND": f"{broker}/1",
             "AIRFLOW__CELERY__FLOWER_BASIC_AUTH": f"{kept['ADMIN_USER']}:{kept['ADMIN_PASSWORD']}",
         },
-        "recs": {
-            "RECS_DATABASE_URL": given.get("RECS_DATABASE_URL")
-            or f"postgresql://recs:{kept['RECS_DB_PASSWORD']}@postgres:5432/recs"
-        },
+        "recs": {"RECS_DATABASE_URL": recs},
         "features": {
             "FEATURES_REDIS_URL": given.get("FEATURES_REDIS_URL")
             or f"redis://features:{kept['FEATURES_REDIS_PASSWORD']}@redis:6379/2"
@@ -229,6 +281,23 @@ def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[
             "SERVICE_REDIS_URL": given.get("SERVICE_REDIS_URL") or (service and f"{service}/3"),
             "FEATURES_REDIS_URL": given.get("FEATURES_REDIS_URL") or (service and f"{service}/2"),
             "SERVICE_API_KEY": kept["SERVICE_API_KEY"],
+            **_search_index("service", kept["SERVICE_SEARCH_PASSWORD"], given),
+        },
+        # What container tasks hand on, each to its own job.
+        "jobs": {
+            "RECS_DATABASE_URL": recs,
+            "SERVICE_API_KEY": kept["SERVICE_API_KEY"],
+            **_object_storage(given),
+            **{name: given[name] for name in ("DATASETS_TOKEN",) if given.get(name)},
+            **_search_index("items", kept["ITEMS_SEARCH_PASSWORD"], given),
+        },
+        "logs": _task_logs(kept, given),
+        "search": {"ELASTIC_PASSWORD": kept["ELASTIC_PASSWORD"]},
+        "kibana": {"ELASTICSEARCH_PASSWORD": kept["KIBANA_PASSWORD"]},
+        "searchers": {
+            "ITEMS_SEARCH_PASSWORD": kept["ITEMS_SEARCH_PASSWORD"],
+            "SERVICE_SEARCH_PASSWORD": kept["SERVICE_SEARCH_PASSWORD"],
+            "LOGS_SEARCH_PASSWORD": kept["LOGS_SEARCH_PASSWORD"],
         },
         "mlflow": {
             "MLFLOW_BACKEND_STORE_URI": f"postgresql+psycopg2://mlflow:{kept['MLFLOW_DB_PASSWORD']}@postgres/mlflow",
@@ -260,7 +329,10 @@ def secrets_of_services(kept: dict[str, str], *, given: dict[str, str]) -> dict[
 
 
 def write_secrets(volume: Path, values: dict[str, str]) -> None:
-    """Write one file a variable, readable by whoever mounts the volume."""
+    """Write one file a variable, readable by whoever mounts the volume. Variables of before that are no more go."""
+    for file in volume.iterdir():
+        if file.name not in values:
+            file.unlink()
     for name, value in values.items():
         _write(volume / name, value, mode=0o444)
 
@@ -280,6 +352,10 @@ def show_credentials() -> int:
         print("shortlist: there are no secrets yet, docker compose up makes them", file=sys.stderr)
         return 1
     kept = json.loads(file.read_text())
+    kibana = {}
+    if "search" in _names(os.environ.get("COMPOSE_PROFILES", "")):
+        address = f"http://localhost:{os.environ['KIBANA_PORT']}"
+        kibana["Kibana"] = f"{address}  (user elastic, password {kept['ELASTIC_PASSWORD']})"
     for what, value in {
         "Airflow": f"http://localhost:{os.environ['PORT']}",
         "user": kept["ADMIN_USER"],
@@ -291,10 +367,51 @@ def show_credentials() -> int:
         "recommendations": secrets_of_services(kept, given=dict(os.environ))["recs"]["RECS_DATABASE_URL"],
         "PostgreSQL": f"user postgres, password {kept['POSTGRES_PASSWORD']}",
         "Redis": f"password {kept['REDIS_PASSWORD']}",
+        **kibana,
         "Fernet key": f"{kept['FERNET_KEY']}  (keep a copy: without it, encrypted connections are lost)",
     }.items():
         print(f"{what:<16} {value}")
     return 0
+
+
+def _object_storage(given: dict[str, str]) -> dict[str, str]:
+    """Return how jobs reach S3; the example's, where its profile is on and nothing else is set."""
+    chosen = {name: given[name] for name in _S3 if given.get(name)}
+    if "examples" in _names(given.get("COMPOSE_PROFILES", "")) and "AWS_ENDPOINT_URL" not in chosen:
+        return chosen if "AWS_ACCESS_KEY_ID" in chosen else _EXAMPLE_S3
+    return chosen
+
+
+def _search_index(user: str, password: str, given: dict[str, str]) -> dict[str, str]:
+    if given.get("ELASTICSEARCH_URL"):
+        return {"ELASTICSEARCH_URL": given["ELASTICSEARCH_URL"]}
+    if "search" in _names(given.get("COMPOSE_PROFILES", "")):
+        return {"ELASTICSEARCH_URL": f"http://shortlist-{user}:{password}@elasticsearch:9200"}
+    return {}
+
+
+def _task_logs(kept: dict[str, str], given: dict[str, str]) -> dict[str, str]:
+    """Return what lets Airflow's own provider write task logs to Elasticsearch and read them there."""
+    if given.get("TASK_LOGS_TO_ELASTICSEARCH", "").lower() not in ("true", "1", "yes"):
+        return {}
+    place = _search_index("logs", kept["LOGS_SEARCH_PASSWORD"], given)
+    if not place:
+        raise SetupError(
+            "TASK_LOGS_TO_ELASTICSEARCH in .env needs an Elasticsearch: add search to COMPOSE_PROFILES, or set"
+            " ELASTICSEARCH_URL"
+        )
+    return {
+        "AIRFLOW__LOGGING__REMOTE_LOGGING": "True",
+        "AIRFLOW__ELASTICSEARCH__HOST": place["ELASTICSEARCH_URL"],
+        "AIRFLOW__ELASTICSEARCH__WRITE_TO_ES": "True",
+        "AIRFLOW__ELASTICSEARCH__JSON_FORMAT": "True",
+        "AIRFLOW__ELASTICSEARCH__TARGET_INDEX": "airflow-logs",
+        "AIRFLOW__ELASTICSEARCH__INDEX_PATTERNS": "airflow-logs*",
+    }
+
+
+def _names(value: str) -> list[str]:
+    return [name.strip() for name in value.split(",") if name.strip()]
 
 
 def _check_strength(kept: dict[str, str]) -> None:

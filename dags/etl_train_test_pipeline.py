@@ -41,7 +41,15 @@ SETTINGS = load_settings()
     on_failure_callback=NOTIFY_RUN_FAILURE,
     doc_md=__doc__,
     tags=["etl", "train"],
-    params={"input_path": Param(SETTINGS.input.path, type="string", minLength=1, description="File, folder or glob")},
+    params={
+        "input_path": Param(SETTINGS.input.path, type="string", minLength=1, description="File, folder or glob"),
+        "dataset_commit": Param(
+            None,
+            type=["null", "string"],
+            pattern="^[0-9a-f]{40}$",
+            description="Version of the data set, if it has one",
+        ),
+    },
 )
 def etl_train_test_pipeline() -> None:
     etl = spark_task(run_etl, task_id="spark_etl", outlets=[INTERACTIONS])(
@@ -49,7 +57,7 @@ def etl_train_test_pipeline() -> None:
     )
     futures = step_task(create_futures, outlets=[FUTURES])(settings=SETTINGS)
     trained = spark_task(train_recommender, task_id="spark_train_recommender", outlets=[MODEL_VERSION])(
-        settings=SETTINGS, version=VERSION
+        settings=SETTINGS, version=VERSION, dataset_commit="{{ params.dataset_commit or '' }}"
     )
     latest = step_task(find_latest_model)(settings=SETTINGS, trained=trained)
     tested = spark_task(evaluate_recommender, task_id="spark_test_recommender")(

@@ -400,9 +400,10 @@ class Reports(BaseModel):
 
 
 class Refreshed(BaseModel):
-    """What is served now, and what the rules file says."""
+    """What is served now, the version of the catalogue, and what the rules file says."""
 
     served: dict[str, int]
+    catalogue: int | None
     rules: str
 
 

@@ -24,6 +24,7 @@ from service.lists import Lists
 from service.recent import RecentEvents
 from service.routes import Stand, routes
 from service.rules import RulesFile
+from service.searching import SearchPart
 from service.security import SecurityHeadersMiddleware, key_dependency
 from service.short_way import ShortWayMiddleware
 from service.watching import Watch, WatchMiddleware
@@ -41,6 +42,9 @@ logger = logging.getLogger(__name__)
 _PAGE: Final = Path(__file__).parent / "page"
 
 _LONGEST_PLACE: Final = 200
+
+# Looks at what is served, to one at Elasticsearch: less depends on it.
+_SEARCH_LOOKS_EVERY: Final = 5
 
 _ABOUT = (
     "Recommendations of the served generation, blended with what users did since. Lists always answer: while PostgreSQL"
@@ -62,6 +66,7 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
     postgres = Postgres(environment.database_url, seconds=limits.database_seconds)
     redis = RedisPart(environment.redis_url, seconds=limits.redis_seconds)
     features = RedisPart(environment.features_redis_url, seconds=limits.redis_seconds)
+    search = SearchPart(environment.elasticsearch_url, seconds=limits.search_seconds)
     rules = RulesFile(Path(environment.rules_file))
     lists = Lists(postgres, redis, rules, LastKnown(environment.last_known_file), limits)
     recents = RecentEvents(redis, limits)
@@ -70,6 +75,7 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
         settings=settings,
         postgres=postgres,
         redis=redis,
+        search=search,
         features=features,
         lists=lists,
         recents=recents,
@@ -89,7 +95,11 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await lists.look()
         await _make_tables(stand)  # the first event may come at once
+        tasks = [asyncio.create_task(_keep_going(stand)), asyncio.create_task(recents.keep_listening())]
+        tasks.append(asyncio.create_task(search.keep_looking(limits.refresh_seconds * _SEARCH_LOOKS_EVERY)))
         lasting = (_keep_going(stand), recents.keep_listening(), recents.keep_reading())
+        looking = search.keep_looking(limits.refresh_seconds * _SEARCH_LOOKS_EVERY)
+        lasting = (_keep_going(stand), recents.keep_listening(), recents.keep_reading(), looking)
         tasks = [asyncio.create_task(one) for one in lasting]
         try:
             yield
@@ -98,7 +108,9 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+            await search.close()
             await lists.stop_packing()
+            await search.close()
             await redis.close()
             await features.close()
             await postgres.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from service.reading import CATALOGUE
+from service import reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,15 +36,36 @@ class _Kinds(dict[str, tuple[str | None, bool]]):
 
 @dataclass(frozen=True)
 class Catalogue:
-    """One generation of `items`, by id. An item that it does not list counts as available: nobody said otherwise."""
+    """One generation of `items` with a version of the catalogue over it, by id.
+
+    An item that it does not list counts as available: nobody said otherwise.
+
+    Attributes:
+        generation_id: Of `items`.
+        version: Of the catalogue; `None` where the database has none.
+        items: What is known.
+        only_listed: Items that only the catalogue has: they are found and named, but fill no list.
+    """
 
     generation_id: int | None = None
+    version: int | None = None
     items: dict[str, CatalogueItem] = field(default_factory=dict, repr=False)
+    only_listed: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the generation has no items."""
+        return len(self.items) == len(self.only_listed)
     _kinds: dict[str, tuple[str | None, bool]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Keep what is asked of each item of each answer where it is found fastest."""
         object.__setattr__(self, "_kinds", _Kinds((key, item[1:]) for key, item in self.items.items()))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the generation has no items."""
+        return len(self.items) == len(self.only_listed)
 
     def get(self, item_id: str) -> CatalogueItem:
         """Return what is known of an item."""
@@ -60,15 +81,40 @@ class Catalogue:
         return self.items.get(item_id, UNKNOWN).title
 
     def available(self) -> Iterator[str]:
-        """Give the ids of available items."""
-        return (item_id for item_id, item in self.items.items() if item.available)
+        """Give the ids of available items that may fill lists."""
+        return (item_id for item_id, item in self.items.items() if item.available and item_id not in self.only_listed)
 
 
-async def load(postgres: Postgres, generation_id: int) -> Catalogue:
-    """Read one generation of `items`, in small pieces, so that requests are answered meanwhile."""
+async def version(postgres: Postgres) -> int | None:
+    """Return the version of the catalogue, 0 before the first crawl; `None` where the database has no such table.
+
+    Raises:
+        AwayError: If PostgreSQL is away.
+    """
+    if not (await postgres.rows(reading.HAS_CATALOGUE))[0][0]:
+        return None
+    return int((await postgres.rows(reading.CATALOGUE_VERSION))[0][0])
+
+
+async def load(postgres: Postgres, generation_id: int, version: int | None) -> Catalogue:
+    """Read one generation of `items` and the catalogue, in small pieces, so that requests are answered meanwhile.
+
+    Args:
+        postgres: Where they are.
+        generation_id: Of `items`.
+        version: That was read before; the rows may be those of a later one, which the next look then finds.
+
+    Raises:
+        AwayError: If PostgreSQL is away.
+    """
     items: dict[str, CatalogueItem] = {}
     categories: dict[str | None, str | None] = {}
+    only_listed = set()
+    query = reading.GENERATION_ITEMS if version is None else reading.ITEMS_WITH_CATALOGUE
     async with postgres.connection(seconds=_LOAD_SECONDS) as connection, connection.transaction(readonly=True):
-        async for item_id, title, category, available in connection.cursor(CATALOGUE, generation_id, prefetch=_ROWS):
+        rows = connection.cursor(query, generation_id, prefetch=_ROWS)
+        async for item_id, title, category, available, is_trained in rows:
             items[item_id] = CatalogueItem(title, categories.setdefault(category, category), available)
-    return Catalogue(generation_id, items)
+            if not is_trained:
+                only_listed.add(item_id)
+    return Catalogue(generation_id, version, items, frozenset(only_listed))

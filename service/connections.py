@@ -30,7 +30,7 @@ SLOW_SECONDS: Final = 10.0
 
 
 class AwayError(Exception):
-    """PostgreSQL or Redis did not answer, or not in time."""
+    """PostgreSQL, Redis or Elasticsearch did not answer, or not in time."""
 
 
 class Part:
@@ -40,9 +40,10 @@ class Part:
     error of another kind.
     """
 
-    def __init__(self, name: str, place: str) -> None:
+    def __init__(self, name: str, place: str, meanwhile: str = "answers are the last known ones") -> None:
         self.name = name
         self.place = place
+        self._meanwhile = meanwhile
         self.problem: str | None = None
         self._late = 0
 
@@ -52,7 +53,7 @@ class Part:
         self._late += 1
         if self._late >= _LATE_IN_A_ROW or not isinstance(error, (TimeoutError, RedisTimeoutError)):
             if self.problem is None:
-                logger.warning("%s: answers are the last known ones until it is back", problem)
+                logger.warning("%s: %s until it is back", problem, self._meanwhile)
             self.problem = problem
         return AwayError(problem)
 
@@ -71,7 +72,7 @@ class Postgres:
         self._url = url
         self._seconds = seconds
         self._pool: asyncpg.Pool | None = None
-        self.part = Part("PostgreSQL", _place(url))
+        self.part = Part("PostgreSQL", place_of(url))
 
     @property
     def is_away(self) -> bool:
@@ -151,7 +152,7 @@ class RedisPart:
 
     def __init__(self, url: str, *, seconds: float) -> None:
         self._seconds = seconds
-        self.part = Part("Redis", _place(url))
+        self.part = Part("Redis", place_of(url))
         self.is_configured = bool(url)
         self.client: Redis | None = None
         if url:
@@ -222,7 +223,8 @@ async def _lent(pool: asyncpg.Pool) -> AsyncIterator[Any]:
         await pool.release(connection)
 
 
-def _place(url: str) -> str:
+def place_of(url: str) -> str:
+    """Return host and port of a URL, for messages."""
     try:
         parts = urlsplit(url)
         return f"{parts.hostname}:{parts.port or ''}".rstrip(":")

@@ -18,6 +18,7 @@ class Environment:
         database_url: Of `recs`.
         redis_url: Of recent events; empty: lists are not blended with them.
         features_redis_url: Of the feature store, whose user is forgotten, too; empty: there is none.
+        elasticsearch_url: Where items are searched; empty: PostgreSQL finds them.
         api_key: What a client that changes something must send; empty: nobody may.
         rules_file: Business rules.
         last_known_file: Where the newest default list is kept for a start without PostgreSQL; empty: nowhere.
@@ -27,6 +28,7 @@ class Environment:
     database_url: str = field(repr=False)
     redis_url: str = field(default="", repr=False)
     features_redis_url: str = field(default="", repr=False)
+    elasticsearch_url: str = field(default="", repr=False)
     api_key: str = field(default="", repr=False)
     rules_file: str = str(PROJECT_ROOT / "config" / "rules.toml")
     last_known_file: str = ""
@@ -36,8 +38,8 @@ class Environment:
     def from_os(cls, *, last_known_file: str) -> Environment:
         """Read them.
 
-        `RECS_DATABASE_URL`, `SERVICE_REDIS_URL`, `FEATURES_REDIS_URL`, `SERVICE_API_KEY`, `SERVICE_RULES` and
-        `AIRFLOW_URL`, in this order of the attributes.
+        `RECS_DATABASE_URL`, `SERVICE_REDIS_URL`, `FEATURES_REDIS_URL`, `ELASTICSEARCH_URL`, `SERVICE_API_KEY`,
+        `SERVICE_RULES` and `AIRFLOW_URL`, in this order of the attributes.
 
         Args:
             last_known_file: As the attribute.
@@ -54,6 +56,7 @@ class Environment:
             database_url=os.environ["RECS_DATABASE_URL"],
             redis_url=redis_url,
             features_redis_url=os.environ.get("FEATURES_REDIS_URL") or _features_beside(redis_url),
+            elasticsearch_url=os.environ.get("ELASTICSEARCH_URL", "").strip(),
             api_key=os.environ.get("SERVICE_API_KEY", ""),
             rules_file=os.environ.get("SERVICE_RULES") or cls.rules_file,
             last_known_file=last_known_file,

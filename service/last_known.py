@@ -34,7 +34,7 @@ class LastKnown:
                 for item_id, title, category, _ in kept["items"]
             }
             proposals = tuple(Proposal(str(item_id), "default", score) for item_id, _, _, score in kept["items"])
-            return Catalogue(None, items), proposals, kept["generation"]
+            return Catalogue(items=items), proposals, kept["generation"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("%s is not used (%s): it is written anew when PostgreSQL answers", self._file, error)
             return Catalogue(), (), None

@@ -59,7 +59,7 @@ class World:
 
     Attributes:
         served: Pointer of each data set.
-        catalogue: Of the items generation.
+        catalogue: Of the items generation, with what the last crawl says over it.
         defaults: The list of everybody.
         defaults_generation: Where it comes from; the last known one where PostgreSQL was never reached.
         other_side: Generation and model version of the experiment's B, if it is kept.
@@ -179,10 +179,12 @@ class Lists:
         served = {name: Pointer(*pointer) for name, *pointer in rows}
         world = replace(self.world, served=served, other_side=await self._other_side())
         items, defaults = served.get(ITEMS), served.get(DEFAULT)
-        if items is not None and items.generation_id != world.catalogue.generation_id:
-            loaded = await catalogue.load(self._postgres, items.generation_id)
-            # Dropped while it was being read: the next look finds the one that is served then.
-            world = replace(world, catalogue=loaded if loaded.items or not items.rows else world.catalogue)
+        if items is not None:
+            version = await catalogue.version(self._postgres)
+            if (items.generation_id, version) != (world.catalogue.generation_id, world.catalogue.version):
+                loaded = await catalogue.load(self._postgres, items.generation_id, version)
+                # Dropped while it was being read: the next look finds the one that is served then.
+                world = replace(world, catalogue=world.catalogue if loaded.is_empty and items.rows else loaded)
         # The last known ones of an earlier start are only those that were available then.
         if defaults is not None and (not self.world.served or defaults.generation_id != world.defaults_generation):
             found = await self._postgres.rows(reading.DEFAULTS)

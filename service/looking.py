@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from service.lists import Lists
     from service.recent import RecentEvents
     from service.rules import RulesFile
+    from service.searching import Hit, SearchPart
 
 _GENERATIONS: Final = 30
 
@@ -54,12 +55,41 @@ _HEADLINE: Final = "ndcg@10"
 _WORDS = re.compile(r"\w+")
 
 
-async def find_items(postgres: Postgres, query: str, limit: int) -> FoundItems:
+async def find_items(
+    postgres: Postgres, search: SearchPart, lists: Lists, query: str, limit: int
+) -> tuple[FoundItems, bool]:
     """Find items by id, beginning of an id, or words (or beginnings of words) of the title.
 
+    Elasticsearch finds them where there is one. PostgreSQL does where there is none, where it is away or late, and
+    where it finds nothing: its index is of the last crawl, and may be older than what is served.
+
+    Returns:
+        The items, and whether PostgreSQL had to answer because Elasticsearch did not.
+
     Raises:
-        AwayError: If PostgreSQL is away.
+        AwayError: If PostgreSQL would have to answer and is away.
     """
+    did_not_answer = False
+    if search.is_configured:
+        try:
+            hits = await search.find(query, limit)
+        except AwayError:
+            did_not_answer = True
+        else:
+            if hits:
+                return FoundItems(items=[_found(hit, lists) for hit in hits]), False
+    return await _find_in_tables(postgres, query, limit), did_not_answer
+
+
+def _found(hit: Hit, lists: Lists) -> FoundItem:
+    """What is served now counts, not what was when the index was made."""
+    catalogue = lists.world.catalogue
+    known = catalogue.items.get(hit.item_id)
+    title, category, available = known or hit[1:]
+    return FoundItem(item_id=hit.item_id, title=title, category=category, available=available)
+
+
+async def _find_in_tables(postgres: Postgres, query: str, limit: int) -> FoundItems:
     words = " & ".join(f"{word}:*" for word in _WORDS.findall(query))
     rows = await postgres.rows(reading.FIND_ITEMS, query, words, limit, seconds=SLOW_SECONDS)
     return FoundItems(
@@ -205,7 +235,9 @@ async def experiment(postgres: Postgres, lists: Lists, rules: RulesFile) -> Expe
     )
 
 
-def parts(postgres: Postgres, redis: RedisPart, lists: Lists, rules: RulesFile, rankers: str) -> Parts:
+def parts(
+    postgres: Postgres, redis: RedisPart, search: SearchPart, lists: Lists, rules: RulesFile, rankers: str
+) -> Parts:
     """Say which parts are there. Looks at the files of the ranker: call it in a thread."""
     world = lists.world
     found = [_state("postgresql", postgres.part)]
@@ -213,6 +245,10 @@ def parts(postgres: Postgres, redis: RedisPart, lists: Lists, rules: RulesFile, 
         found.append(_state("redis", redis.part))
     else:
         found.append(PartRow(name="redis", ok=True, detail="not configured: lists are not blended with recent events"))
+    if search.is_configured:
+        found.append(PartRow(name="elasticsearch", ok=search.part.problem is None, detail=search.state))
+    else:
+        found.append(PartRow(name="elasticsearch", ok=True, detail="not configured: PostgreSQL finds items"))
     for dataset in (PERSONAL, ONLINE, DEFAULT, ITEMS):
         pointer = world.pointer(dataset)
         detail = (

@@ -47,7 +47,23 @@ IS_KEPT: Final = """
 
 DEFAULTS: Final = "SELECT item_id, score FROM public.default_recs ORDER BY rank"
 
-CATALOGUE: Final = "SELECT item_id, title, category, available FROM internal.items WHERE generation_id = $1"
+# The last column: whether lists may hold it. What only the catalogue has was never trained on.
+GENERATION_ITEMS: Final = """
+    SELECT item_id, title, category, available, true FROM internal.items WHERE generation_id = $1
+"""
+
+ITEMS_WITH_CATALOGUE: Final = """
+    SELECT t.item_id, coalesce(c.title, t.title), coalesce(c.category, t.category),
+           coalesce(c.available, t.available), true
+    FROM internal.items AS t LEFT JOIN service.catalogue_items AS c ON c.item_id = t.item_id
+    WHERE t.generation_id = $1
+    UNION ALL
+    SELECT c.item_id, c.title, c.category, coalesce(c.available, true), false FROM service.catalogue_items AS c
+    WHERE NOT EXISTS (SELECT FROM internal.items AS t WHERE t.generation_id = $1 AND t.item_id = c.item_id)
+"""
+
+HAS_CATALOGUE: Final = "SELECT to_regclass('service.catalogue_version') IS NOT NULL"
+CATALOGUE_VERSION: Final = "SELECT coalesce(max(version), 0) FROM service.catalogue_version"
 
 HISTORY: Final = """
     SELECT h.item_ids, h.times, h.weights FROM internal.user_history AS h

@@ -37,6 +37,7 @@ from service.handing_out import Desk
 from service.lists import DEFAULT, PERSONAL, Lists
 from service.recent import RecentEvents
 from service.rules import RulesFile
+from service.searching import SearchPart
 from service.watching import Watch
 from shortlist.settings import Settings
 
@@ -48,6 +49,7 @@ class Stand:
     settings: Settings
     postgres: Postgres
     redis: RedisPart
+    search: SearchPart
     features: RedisPart
     lists: Lists
     recents: RecentEvents
@@ -112,7 +114,10 @@ def _add_search(router: APIRouter, parts: Stand) -> None:
     @router.get("/v1/items", tags=["looking"], responses=problems(422, 503))
     async def find_items(q: query_type, limit: limit_type = 10) -> FoundItems:
         """Find items by id or by words of their title."""
-        return await looking.find_items(postgres, _without_nul(q), limit)
+        found, is_fallback = await looking.find_items(postgres, parts.search, lists, _without_nul(q), limit)
+        if is_fallback:
+            parts.watch.search_fallbacks.inc()
+        return found
 
     @router.get("/v1/users", tags=["looking"], responses=problems(422, 503))
     async def find_users(q: query_type, limit: limit_type = 10) -> FoundUsers:
@@ -163,7 +168,9 @@ def _add_looking(router: APIRouter, parts: Stand) -> None:
     @router.get("/v1/parts", tags=["looking"])
     async def all_parts() -> Parts:
         """Say which parts are there."""
-        return await asyncio.to_thread(looking.parts, postgres, parts.redis, lists, parts.rules, paths.rankers)
+        return await asyncio.to_thread(
+            looking.parts, postgres, parts.redis, parts.search, lists, parts.rules, paths.rankers
+        )
 
 
 def _add_changes(router: APIRouter, parts: Stand, with_key: list[Any]) -> None:
@@ -214,7 +221,8 @@ def _add_changes(router: APIRouter, parts: Stand, with_key: list[Any]) -> None:
         if parts.postgres.is_away:
             raise AwayError(parts.postgres.part.problem)
         served = {name: pointer.generation_id for name, pointer in parts.lists.world.served.items()}
-        return Refreshed(served=served, rules=parts.rules.problem or "in use")
+        version = parts.lists.world.catalogue.version
+        return Refreshed(served=served, catalogue=version, rules=parts.rules.problem or "in use")
 
 
 def _add_health(router: APIRouter, parts: Stand) -> None:
@@ -236,7 +244,7 @@ def _add_health(router: APIRouter, parts: Stand) -> None:
     @router.get("/metrics", tags=["health"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Return the figures for Prometheus."""
-        for part in (parts.postgres.part, parts.redis.part):
+        for part in (parts.postgres.part, parts.redis.part, parts.search.part):
             parts.watch.away.labels(part.name).set(part.problem is not None)
         parts.watch.in_memory.set(parts.lists.users_in_memory)
         return Response(parts.watch.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

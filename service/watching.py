@@ -30,7 +30,13 @@ class Watch:
         self._count = cache(self._requests.labels)
         self._time = cache(self._seconds.labels)
         self.stale = Counter("shortlist_stale_answers", "Lists marked as stale", registry=self._registry)
+        self.search_fallbacks = Counter(
+            "shortlist_search_fallbacks", "Searches that PostgreSQL answered for Elasticsearch", registry=self._registry
+        )
         self.in_memory = Gauge("shortlist_users_in_memory", "Users whose lists need no query", registry=self._registry)
+        self.search_fallbacks = Counter(
+            "shortlist_search_fallbacks", "Searches that PostgreSQL answered for Elasticsearch", registry=self._registry
+        )
         self.away = Gauge("shortlist_part_away", "1 while a part is away", ["part"], registry=self._registry)
 
     def answered(self, route: str, status: int, seconds: float) -> None:

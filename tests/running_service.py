@@ -54,7 +54,7 @@ class RunningService:
         self.rules = folder / "rules.toml"
         self.log = folder / "service.log"
         (folder / "pipeline.toml").write_text(settings, encoding="utf-8")
-        own = ("RECS_", "SERVICE_", "FEATURES_", "SHORTLIST_", "DATA_ROOT")
+        own = ("RECS_", "SERVICE_", "FEATURES_", "SHORTLIST_", "ELASTICSEARCH_", "DATA_ROOT")
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith(own)} | {
             "PYTHONPATH": f"{PROJECT / 'plugins'}{os.pathsep}{PROJECT}",
             "RECS_DATABASE_URL": database_url,

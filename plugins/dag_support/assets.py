@@ -13,6 +13,9 @@ RANKER_VERSION: Final = Asset(name="ranker_version", uri="shortlist://models/ran
 HAND_OVER: Final = Asset(name="hand_over", uri="shortlist://files/hand_over")
 FEATURES: Final = Asset(name="features", uri="shortlist://served/features")
 FEEDBACK: Final = Asset(name="feedback", uri="shortlist://files/feedback")
+CATALOGUE: Final = Asset(name="catalogue", uri="shortlist://files/catalogue")
+DATASET: Final = Asset(name="dataset", uri="shortlist://datasets/processed")
+VIZ: Final = Asset(name="viz", uri="shortlist://datasets/viz")
 PROPOSAL: Final = Asset(name="proposal", uri="shortlist://settings/proposal")
 
 

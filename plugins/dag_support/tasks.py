@@ -69,6 +69,11 @@ def branch_task(
     return linked(cast("Callable[..., PlainXComArg]", task.branch(**options)(_timed(with_outcomes(decide)))))
 
 
+def short_circuit_task(step: Callable[..., Any], **options: Any) -> Callable[..., PlainXComArg]:  # noqa: ANN401
+    """Return a task that skips everything behind it, whatever the trigger rules there, unless `step` returns true."""
+    return cast("Callable[..., PlainXComArg]", task.short_circuit(**options)(_timed(with_outcomes(step))))
+
+
 def sensor_task(step: Callable[..., Any], **options: Any) -> Callable[..., XComArg]:  # noqa: ANN401
     """Return `task.sensor(step)`, which gives its worker slot back between two looks."""
     return task.sensor(mode="reschedule", **options)(with_outcomes(step))

@@ -79,5 +79,29 @@ class TrackingError(ShortlistError):
     """MLflow cannot be reached, is silent or refuses. Nothing that is served depends on it."""
 
 
+class JobError(ShortlistError):
+    """A container job failed, or the engine refused it. Its container is gone."""
+
+
+class CrawlError(ShortlistError):
+    """The catalogue's source is away, forbids it, or what it gave is no complete catalogue; the last one stays."""
+
+
+class SearchIndexError(ShortlistError):
+    """Elasticsearch cannot be reached, refuses or lost documents; what was searched stays."""
+
+
+class ServiceError(ShortlistError):
+    """The service cannot be reached or refuses."""
+
+
+class ObjectStorageError(ShortlistError):
+    """Object storage cannot be reached, is silent or refuses. Never holds a key."""
+
+
+class DatasetError(ShortlistError):
+    """A version of a data set cannot be made or read: the repository or what it names is away or refuses."""
+
+
 class SetupError(ShortlistError):
     """The machine lacks something the embedded mode needs (Java, a port, disk, a Python version)."""

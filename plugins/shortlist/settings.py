@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import tomllib
 from dataclasses import field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -65,14 +69,109 @@ class InputSettings(FileSettings):
 
 
 @dataclass(frozen=True, config=_STRICT)
+class CrawlFieldSettings:
+    """Where a page says what is known of an item: selectors, from the item's element on. `None`: it does not."""
+
+    item_id: str = "::attr(data-id)"
+    title: str = ".title::text"
+    category: str | None = None
+    price: str | None = None
+    currency: str | None = None
+    available: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CrawlSettings:
+    """How `catalogue_refresh` reads the catalogue from pages of a web site.
+
+    Selectors are CSS with `::text` and `::attr(…)`, or XPath after `xpath:`; with JSON they are JMESPath.
+
+    Attributes:
+        start_url: The first page. `None`: there is no such site. No page of another host is ever asked for.
+        format: What the pages are.
+        item: Selects the items of a page.
+        next: Selects the links to further pages, one or many. `None`: there is one page.
+        total: Selects the number of items that the site says it has; a crawl that finds fewer fails.
+        encoding: Of the pages, where they do not say so or lie.
+        currency: Of prices that name none, three letters.
+        decimal_comma: Prices are written 1.234,50.
+        in_stock: Regular expression of the texts that mean available; and so `out_of_stock`.
+        optional: Fields an item may lack; one that lacks another is quarantined.
+        tolerated: Reasons that do not count against `max_rejected_share`.
+        max_rejected_share: Of the items; above it the crawl fails.
+        min_share: Of the items of the crawl before; a crawl with fewer fails.
+        delay_seconds: Between two requests, at least; robots.txt may ask for more, a slow site gets more.
+        concurrent: Requests under way at the same time; more than one only helps where pages link to many others.
+        retries: Of one page, for errors that may pass.
+        backoff_seconds: Before the first retry, doubled for each further one.
+        max_wait_seconds: The longest such wait. A site that asks for a longer one fails the crawl.
+        timeout_seconds: For one page, from the request to its last byte.
+        max_pages: A crawl that meets more fails.
+        max_page_bytes: A larger page fails the crawl.
+        user_agent: How the crawler introduces itself; robots.txt can name its first word.
+    """
+
+    start_url: str | None = None
+    format: Literal["html", "json"] = "html"
+    item: str = ".item"
+    next: str | None = None
+    total: str | None = None
+    fields: CrawlFieldSettings = field(default_factory=CrawlFieldSettings)
+    encoding: str | None = None
+    currency: str | None = Field(default=None, pattern="^[A-Z]{3}$")
+    decimal_comma: bool = False
+    in_stock: str = r"(?i)^(https?://schema\.org/)?(in ?stock|available|true|yes|1)\b"
+    out_of_stock: str = r"(?i)^(https?://schema\.org/)?(out ?of ?stock|sold ?out|unavailable|discontinued|false|no|0)\b"
+    optional: tuple[Literal["category", "price", "currency", "available", "url"], ...] = ("category", "url")
+    tolerated: tuple[str, ...] = ("duplicate", "not_a_product")
+    max_rejected_share: float = Field(default=0.05, ge=0, le=1)
+    min_share: float = Field(default=0.5, ge=0, le=1)
+    delay_seconds: float = Field(default=0.5, ge=0)
+    concurrent: int = Field(default=1, ge=1, le=16)
+    retries: int = Field(default=5, ge=0, le=20)
+    backoff_seconds: float = Field(default=1.0, gt=0)
+    max_wait_seconds: float = Field(default=300.0, gt=0)
+    timeout_seconds: float = Field(default=30.0, gt=0)
+    max_pages: int = Field(default=5_000, ge=1)
+    max_page_bytes: int = Field(default=5_000_000, ge=1_000)
+    user_agent: str = Field(default="shortlist", pattern=r"^[A-Za-z][A-Za-z_-]*([ /][ -~]*)?$")
+
+    @model_validator(mode="after")
+    def _readable(self) -> CrawlSettings:
+        try:
+            codecs.lookup(self.encoding or "utf-8")
+        except LookupError:
+            raise ValueError(f"encoding = {self.encoding!r} is not known: write a name such as ISO-8859-1") from None
+        for name in ("in_stock", "out_of_stock"):
+            try:
+                re.compile(getattr(self, name))
+            except re.error as error:
+                raise ValueError(f"{name} is no regular expression: {error}") from None
+        if self.start_url is None:
+            return self
+        url = urlsplit(self.start_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError(f"start_url = {self.start_url!r} must begin with http:// or https:// and name a host")
+        if url.username is not None or url.password is not None:
+            raise ValueError("start_url holds a user or password, which would show in logs: leave them out")
+        return self
+
+
+@dataclass(frozen=True, config=_STRICT)
 class CatalogueSettings:
-    """An optional file with one row an item: titles, categories (several joined by `|`), availability."""
+    """An optional file with one row an item: titles, categories (several joined by `|`), availability.
+
+    Attributes:
+        crawl: Where the catalogue is read from a web site; that does not need the file.
+    """
 
     path: str | None = None
     item: str = "item_id"
     title: str | None = None
     category: str | None = None
     available: str | None = None
+    crawl: CrawlSettings = field(default_factory=CrawlSettings)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -286,6 +385,7 @@ class ServiceSettings:
         events: At most, in one request.
         writes_a_minute: Requests that change something, of one client's address.
         database_seconds: A query that takes longer counts as an answer that does not come; and so `redis_seconds`.
+        search_seconds: Elasticsearch that takes longer is not waited for: PostgreSQL finds the items then.
         refresh_seconds: Between two looks at what is served and at the rules.
         lists_mib: The lists of all users are kept in memory if they take no more mebibytes than this; 0: never.
         users_in_memory: Users whose answers, and lists where not all are in memory, are kept, the last ones asked for.
@@ -301,6 +401,7 @@ class ServiceSettings:
     writes_a_minute: int = Field(default=600, ge=1)
     database_seconds: float = Field(default=0.5, gt=0, le=10)
     redis_seconds: float = Field(default=0.25, gt=0, le=10)
+    search_seconds: float = Field(default=1.0, gt=0, le=10)
     refresh_seconds: float = Field(default=1.0, gt=0, le=60)
     lists_mib: int = Field(default=160, ge=0)
     users_in_memory: int = Field(default=10_000, ge=0)
@@ -310,10 +411,119 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class TransformColumnSettings(ColumnSettings):
+    """Names of the fields of raw events. `None`: raw events have no such field.
+
+    Attributes:
+        cancellation: Becomes the column that `[interactions].cancellation` looks at.
+    """
+
+    weight: str | None = "weight"
+    cancellation: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TransformSettings:
+    """Where raw events lie, how to read them, and where what is made of them goes.
+
+    Attributes:
+        raw: Folder, `s3://bucket/prefix` or relative to the project; JSON lines, CSV or Parquet, also `.gz`.
+        processed: Folder of Parquet files with the columns of `[input.columns]`; and so `viz` of the tables for charts,
+            `quarantine` of what was rejected.
+        format: `auto` decides by the name of an object.
+        timezone: IANA name; of times that carry no zone of their own.
+        time_format: `auto`: ISO 8601, or seconds since 1970.
+        delimiter: Of CSV files.
+        encoding: Of CSV and JSON lines files.
+        max_rejected_share: Of the rows of the new objects, without the reasons that `[interactions].tolerated` names,
+            and of the bytes in objects that cannot be read; above it the run fails.
+        max_object_bytes: A larger object is rejected as a whole.
+        timeout_seconds: Object storage that is silent for so long is away.
+        columns: What fields are called in raw events.
+    """
+
+    raw: str = "s3://shortlist-raw/events"
+    processed: str = "s3://shortlist-data/processed"
+    viz: str = "s3://shortlist-data/viz"
+    quarantine: str = "s3://shortlist-data/quarantine"
+    format: Literal["auto", "jsonl", "csv", "parquet"] = "auto"
+    timezone: str = "UTC"
+    time_format: Literal["auto", "epoch_s", "epoch_ms", "epoch_us"] = "auto"
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    encoding: str = "UTF-8"
+    max_rejected_share: float = Field(default=0.05, ge=0, le=1)
+    max_object_bytes: int = Field(default=1_000_000_000, ge=1)
+    timeout_seconds: float = Field(default=30.0, gt=0, le=600)
+    columns: TransformColumnSettings = field(default_factory=TransformColumnSettings)
+
+    @model_validator(mode="after")
+    def _folders_lie_apart(self) -> TransformSettings:
+        folders = {name: f"{getattr(self, name).rstrip('/')}/" for name in ("raw", "processed", "viz", "quarantine")}
+        for name, folder in folders.items():
+            for other, inside in folders.items():
+                if name != other and inside.startswith(folder):
+                    raise ValueError(
+                        f"{other} = {inside!r} lies in {name} = {folder!r}: each needs a folder of its own"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _known_names(self) -> TransformSettings:
+        try:
+            ZoneInfo(self.timezone)
+            codecs.lookup(self.encoding)
+        except (ZoneInfoNotFoundError, LookupError, ValueError):
+            raise ValueError(
+                f"timezone = {self.timezone!r} and encoding = {self.encoding!r} must be names such as Europe/London "
+                "and ISO-8859-1"
+            ) from None
+        return self
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DatasetSettings:
+    """Where versions of the transformed data are kept.
+
+    Attributes:
+        repository: Git URL or path; `None`: a repository of its own, `datasets.git` in the folder of the jobs. Without
+            credentials: `$DATASETS_TOKEN` is the password for an `https://` URL.
+        remote: Folder in object storage that holds the data itself, `s3://bucket/prefix`, or an absolute path.
+        timeout_seconds: A command of Git or DVC that takes longer has failed.
+    """
+
+    repository: str | None = None
+    remote: str = Field(default="s3://shortlist-data/versions", pattern=r"^(s3:/)?/[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    timeout_seconds: float = Field(default=1800.0, gt=0)
+
+    @model_validator(mode="after")
+    def _no_credentials(self) -> DatasetSettings:
+        if self.repository is None:
+            return self
+        url = urlsplit(self.repository)
+        if self.repository.startswith("-") or not self.repository.strip() or "::" in self.repository:
+            raise ValueError("repository must be a path or a URL such as https://git.example.org/team/datasets.git")
+        if url.scheme and (url.password or (url.username and url.scheme != "ssh")):
+            raise ValueError("repository must not hold credentials: put the token into DATASETS_TOKEN")
+        if url.scheme == "http":
+            raise ValueError("repository must be https://, ssh:// or a path: over http:// anybody could read the token")
+        return self
+
+
+@dataclass(frozen=True, config=_STRICT)
 class PathSettings:
-    """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`."""
+    """Folders and files, all below one root: a folder, or a URL such as `s3://bucket/shortlist`.
+
+    Attributes:
+        jobs: A folder, never a URL: what container jobs keep and hand to each other.
+    """
 
     root: str = str(PROJECT_ROOT)
+    jobs: str = str(PROJECT_ROOT / "data" / "jobs")
+
+    @property
+    def catalogue(self) -> str:
+        """What crawls left: `items.parquet`, the quarantine, the pages."""
+        return f"{self.jobs}/catalogue"
 
     @property
     def raw(self) -> str:
@@ -427,6 +637,8 @@ class Settings:
     drift: DriftSettings = field(default_factory=DriftSettings)
     tune: TuneSettings = field(default_factory=TuneSettings)
     service: ServiceSettings = field(default_factory=ServiceSettings)
+    transform: TransformSettings = field(default_factory=TransformSettings)
+    datasets: DatasetSettings = field(default_factory=DatasetSettings)
     paths: PathSettings = field(default_factory=PathSettings)
 
     @model_validator(mode="after")
@@ -448,7 +660,7 @@ def load_settings(path: str | None = None) -> Settings:
     """Read and check the settings.
 
     The file is `path`, else that of `settings_file`. `$SHORTLIST_INPUT` replaces `[input].path`; `$DATA_ROOT` replaces
-    the root of all folders.
+    the root of all folders, `$JOBS_DATA` the folder of container jobs.
 
     Raises:
         SettingsError: Naming the file and each key that is unknown or wrong.
@@ -464,6 +676,8 @@ def load_settings(path: str | None = None) -> Settings:
         values["input"] = {**values.get("input", {}), "path": source}
     if root := os.environ.get("DATA_ROOT"):
         values["paths"] = {"root": root.rstrip("/")}
+    if jobs := os.environ.get("JOBS_DATA"):
+        values["paths"] = {**values.get("paths", {}), "jobs": str((PROJECT_ROOT / jobs).absolute())}
     try:
         return TypeAdapter(Settings).validate_python(values)
     except ValidationError as error:

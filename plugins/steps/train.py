@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def train_recommender(spark: SparkSession, *, settings: Settings, version: str) -> str:
+def train_recommender(
+    spark: SparkSession, *, settings: Settings, version: str, dataset_commit: str | None = None
+) -> str:
     """Train ALS, similar items and popularity on all that lies before each of three moments.
 
     `history` ends where the target window begins: its candidates, labelled by that window, teach the ranker. `train`
@@ -29,6 +31,7 @@ def train_recommender(spark: SparkSession, *, settings: Settings, version: str) 
         spark: Session owned by the caller; never stopped here.
         settings: Paths and hyper-parameters.
         version: Name of the new version; an earlier attempt of the same name is replaced.
+        dataset_commit: Of the data set that the run was started for, kept in the manifest. Empty counts as none.
 
     Returns:
         The path of the complete version.
@@ -58,6 +61,7 @@ def train_recommender(spark: SparkSession, *, settings: Settings, version: str) 
         "users": etl["users"],
         "items": etl["items"],
         "seed": settings.als.seed,
+        "dataset_commit": dataset_commit or None,
         "parameters": {
             "als": asdict(settings.als),
             "similarity": asdict(settings.similarity),

@@ -45,6 +45,7 @@ export const DATASETS = {
 export const PARTS = {
   postgresql: "PostgreSQL",
   redis: "Redis",
+  elasticsearch: "Elasticsearch",
   personal_recs: "Personal recommendations",
   online_recs: "Similar items",
   default_recs: "Recommendations for everybody",

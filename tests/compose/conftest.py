@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 collect_ignore = ["dags"]
 
 # The first has a stack of its own; the last ends the one of all the others.
-ORDER = ("light", "stack", "changes", "spark", "tools", "surroundings", "approval", "drift", "survival", "teardown")
+ORDER = (
+    "light", "stack", "containers", "changes", "spark", "tools", "surroundings", "approval", "drift", "survival",
+    "teardown",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

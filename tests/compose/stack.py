@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PORTS = ("PORT", "MLFLOW_PORT", "FLOWER_PORT", "REDIS_COMMANDER_PORT", "SERVICE_PORT")
+_PORTS = ("PORT", "MLFLOW_PORT", "FLOWER_PORT", "REDIS_COMMANDER_PORT", "SERVICE_PORT", "KIBANA_PORT")
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -57,7 +57,7 @@ class Stack:
         for name in tracked.split("\0"):
             if name and (PROJECT / name).exists():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(PROJECT / name, self.folder / name)
+                shutil.copy(PROJECT / name, self.folder / name, follow_symlinks=False)
         self.settings = {
             "COMPOSE_PROJECT_NAME": self.name,
             **{name: str(_free_port()) for name in _PORTS},
@@ -165,6 +165,7 @@ def booted(
         )
         _write_sample(stack.folder)
         _make_impatient(stack.folder)
+        _let_nothing_start_by_itself(stack.folder)
         if override:
             (stack.folder / "override.json").write_text(json.dumps(override), encoding="utf-8")
             compose_file = stack.settings.get("COMPOSE_FILE", "docker-compose.yaml")
@@ -283,6 +284,15 @@ def _make_impatient(folder: Path) -> None:
     )
     assert found == 1
     file.write_text(text, encoding="utf-8")
+
+
+def _let_nothing_start_by_itself(folder: Path) -> None:
+    """Take the schedules from DAGs that are switched off, so that those who switch them on get no run beside theirs."""
+    for name in ("catalogue_refresh", "interactions_transform"):
+        file = folder / "dags" / f"{name}.py"
+        text, found = re.subn(r'schedule="@\w+"', "schedule=None", file.read_text(encoding="utf-8"))
+        assert found == 1
+        file.write_text(text, encoding="utf-8")
 
 
 def _free_port() -> int:

@@ -54,3 +54,13 @@ def test_the_service_answers_without_redis(light: Stack) -> None:
 
 def test_changed_step_code_is_live_after_a_reload(light: Stack) -> None:
     assert "this is the changed step" in log_of_a_changed_step(light, light.airflow())
+
+
+def test_container_tasks_are_refused_before_anything_starts(light: Stack) -> None:
+    told = light.compose(
+        "run", "--rm", "--no-deps", "-T", "--env", "COMPOSE_PROFILES=containers", "setup", check=False
+    )  # fmt: skip
+
+    assert told.returncode == 1
+    assert "the light stack runs no container tasks" in told.stderr
+    assert "Traceback" not in told.stderr + told.stdout

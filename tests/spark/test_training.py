@@ -236,11 +236,13 @@ def test_the_same_data_and_seed_give_identical_files(spark: SparkSession, settin
         return {name: sorted(json.dumps(row, default=str) for row in handed_over(settings, name)) for name in names}
 
     before = content()
-    again = train_recommender(spark, settings=settings, version="version_20260502T000000")
+    again = train_recommender(spark, settings=settings, version="version_20260502T000000", dataset_commit="c0ffee")
     evaluate_recommender(spark, settings=settings, version_path=again)
     export_recommendations(spark, settings=settings, version_path=again)
     assert content() == before
     assert find_latest_model(settings=settings, trained=again) == again
+    named = [model_versions.read_manifest(path)["dataset_commit"] for path in (version, again)]
+    assert named == [None, "c0ffee"]
 
 
 def test_a_version_without_a_manifest_is_never_found(settings: Settings, version: str) -> None:

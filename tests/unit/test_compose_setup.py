@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tests.redis_server import RedisServer
 
 CLONE = "/home/me/shortlist"
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def test_what_env_leaves_empty_is_made_up_once(tmp_path: Path) -> None:
@@ -30,13 +32,16 @@ def test_what_env_leaves_empty_is_made_up_once(tmp_path: Path) -> None:
     assert first["REDIS_PASSWORD"] == "chosen-by-me"
     assert len(base64.urlsafe_b64decode(first["FERNET_KEY"])) == 32
     assert len(first["JWT_SECRET"]) >= 64
-    assert len({value for name, value in first.items() if name.endswith("_PASSWORD")}) == 8
+    assert len({value for name, value in first.items() if name.endswith("_PASSWORD")}) == 13
     assert (tmp_path / "secrets.json").stat().st_mode & 0o777 == 0o400
 
 
 def test_a_stack_that_is_older_than_a_password_gets_it_at_the_next_start(tmp_path: Path) -> None:
     first = setup.keep_secrets(tmp_path, clone=CLONE, given={})
-    later = ("FEATURES_REDIS_PASSWORD", "SERVICE_REDIS_PASSWORD", "SERVICE_API_KEY")
+    later = (
+        "FEATURES_REDIS_PASSWORD", "SERVICE_REDIS_PASSWORD", "SERVICE_API_KEY", "ELASTIC_PASSWORD", "KIBANA_PASSWORD",
+        "ITEMS_SEARCH_PASSWORD", "SERVICE_SEARCH_PASSWORD", "LOGS_SEARCH_PASSWORD",
+    )  # fmt: skip
     older = {name: value for name, value in first.items() if name not in later}
     (tmp_path / "secrets.json").unlink()
     (tmp_path / "secrets.json").write_text(json.dumps(older))
@@ -231,13 +236,114 @@ def test_no_service_gets_the_file_that_holds_all(tmp_path: Path) -> None:
     volumes = setup.secrets_of_services(kept, given=given)
 
     assert set(volumes) == {
-        "admin", "broker", "commander", "features", "jwt", "metadata", "mlflow", "postgres", "recs", "redis",
-        "service",
+        "admin", "broker", "commander", "features", "jobs", "jwt", "kibana", "logs", "metadata", "mlflow", "postgres", "recs",
+        "redis", "search", "searchers", "service",
     }  # fmt: skip
     assert volumes["recs"] == {"RECS_DATABASE_URL": "postgresql://me:pw@db/recs"}
     assert volumes["features"] == {"FEATURES_REDIS_URL": "redis://me:pw@cache/3"}
     assert volumes["service"]["SERVICE_REDIS_URL"] == "redis://me:pw@cache/4"
     assert [name for name, values in volumes.items() if kept["JWT_SECRET"] in "".join(values.values())] == ["jwt"]
+
+
+def test_jobs_get_the_tables_the_key_of_the_service_and_nothing_of_airflow(tmp_path: Path) -> None:
+    kept = setup.keep_secrets(tmp_path, clone=CLONE, given={})
+
+    assert setup.secrets_of_services(kept, given={"COMPOSE_PROFILES": "containers"})["jobs"] == {
+        "RECS_DATABASE_URL": f"postgresql://recs:{kept['RECS_DB_PASSWORD']}@postgres:5432/recs",
+        "SERVICE_API_KEY": kept["SERVICE_API_KEY"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {"COMPOSE_PROFILES": "containers,examples"},
+            {
+                "AWS_ENDPOINT_URL": "http://example-s3:5000",
+                "AWS_ACCESS_KEY_ID": "shortlist-example-key",
+                "AWS_SECRET_ACCESS_KEY": "shortlist-example-secret",
+            },
+        ),
+        (
+            {"COMPOSE_PROFILES": "examples", "AWS_ACCESS_KEY_ID": "mine", "AWS_SECRET_ACCESS_KEY": "my-own"},
+            {"AWS_ACCESS_KEY_ID": "mine", "AWS_SECRET_ACCESS_KEY": "my-own"},
+        ),
+        (
+            {"COMPOSE_PROFILES": "examples", "AWS_ENDPOINT_URL": "http://s3.example.com"},
+            {"AWS_ENDPOINT_URL": "http://s3.example.com"},
+        ),
+    ],
+)
+def test_the_examples_object_storage_gives_way_to_ones_own(
+    tmp_path: Path, given: dict[str, str], expected: dict[str, str]
+) -> None:
+    kept = setup.keep_secrets(tmp_path, clone=CLONE, given=given)
+
+    jobs = setup.secrets_of_services(kept, given=given)["jobs"]
+
+    assert {name: value for name, value in jobs.items() if name.startswith("AWS_")} == expected
+
+
+def test_with_the_search_index_jobs_and_service_get_users_of_their_own(tmp_path: Path) -> None:
+    kept = setup.keep_secrets(tmp_path, clone=CLONE, given={})
+
+    volumes = setup.secrets_of_services(kept, given={"COMPOSE_PROFILES": "search"})
+
+    places = {name: values["ELASTICSEARCH_URL"] for name, values in volumes.items() if "ELASTICSEARCH_URL" in values}
+    assert places == {
+        "jobs": f"http://shortlist-items:{kept['ITEMS_SEARCH_PASSWORD']}@elasticsearch:9200",
+        "service": f"http://shortlist-service:{kept['SERVICE_SEARCH_PASSWORD']}@elasticsearch:9200",
+    }
+    own = {"COMPOSE_PROFILES": "search", "ELASTICSEARCH_URL": "https://me:pw@search.example.com"}
+    assert setup.secrets_of_services(kept, given=own)["jobs"]["ELASTICSEARCH_URL"] == own["ELASTICSEARCH_URL"]
+    holders = [name for name, values in volumes.items() if kept["ELASTIC_PASSWORD"] in "".join(values.values())]
+    assert holders == ["search"]
+
+
+def test_task_logs_go_to_elasticsearch_when_asked_for_and_only_where_there_is_one(tmp_path: Path) -> None:
+    kept = setup.keep_secrets(tmp_path, clone=CLONE, given={})
+    asked = {"TASK_LOGS_TO_ELASTICSEARCH": "true"}
+
+    assert setup.secrets_of_services(kept, given={"COMPOSE_PROFILES": "search"})["logs"] == {}
+    logs = setup.secrets_of_services(kept, given={**asked, "COMPOSE_PROFILES": "search"})["logs"]
+    host = f"http://shortlist-logs:{kept['LOGS_SEARCH_PASSWORD']}@elasticsearch:9200"
+    assert (logs["AIRFLOW__LOGGING__REMOTE_LOGGING"], logs["AIRFLOW__ELASTICSEARCH__HOST"]) == ("True", host)
+    with pytest.raises(setup.SetupError, match="needs an Elasticsearch: add search to COMPOSE_PROFILES"):
+        setup.secrets_of_services(kept, given=asked)
+
+
+def test_half_a_key_of_object_storage_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(setup.SetupError, match="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in .env, set both or none"):
+        setup.keep_secrets(tmp_path, clone=CLONE, given={"AWS_ACCESS_KEY_ID": "mine"})
+
+
+def test_a_variable_that_is_no_more_leaves_the_volume(tmp_path: Path) -> None:
+    setup.write_secrets(tmp_path, {"KEPT": "1", "AWS_ENDPOINT_URL": "http://example-s3:5000"})
+    setup.write_secrets(tmp_path, {"KEPT": "2"})
+
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"KEPT": "2"}
+
+
+def test_profiles_that_no_service_has_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert setup.profiles_of("containers, exmples,", light=False) == ["containers", "exmples"]
+    assert "COMPOSE_PROFILES in .env has exmples, which no service here knows" in capsys.readouterr().out
+    assert setup.profiles_of("", light=True) == []
+
+
+def test_every_profile_is_known_to_setup() -> None:
+    used = set()
+    for name in ("docker-compose.yaml", "docker-compose.light.yaml"):
+        text = (PROJECT / name).read_text()
+        used |= {word.strip() for line in re.findall(r"profiles: \[(.*)\]", text) for word in line.split(",")}
+
+    assert setup.profiles_of(",".join(sorted(used)), light=False) == sorted(used)
+    assert used == set(setup._MEMORY_OF_PROFILES) - {"*"}
+
+
+def test_container_tasks_in_the_light_stack_are_refused() -> None:
+    with pytest.raises(setup.SetupError, match=r"the light stack runs no container tasks: .* COMPOSE_PROFILES in .env"):
+        setup.profiles_of("examples,containers", light=True)
 
 
 def test_before_the_first_start_there_is_nothing_to_show(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from shortlist.errors import DatabaseUnavailableError, PublishError
-from shortlist.stores.datasets import SCHEMA_DDL, SCHEMA_VERSION
+from shortlist.stores.datasets import ITEMS_VIEW_DDL, ITEMS_VIEW_VERSION, SCHEMA_DDL, SCHEMA_VERSION
+from shortlist.stores.service_tables import ensure_service_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +33,9 @@ _SESSION = {
     "timezone": "UTC",
 }
 _SCHEMA_LOCK = "shortlist:schema"
+_VIEW_LOCK_SECONDS = 2
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,12 +112,17 @@ class Database:
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
         import psycopg2
-        from adbc_driver_manager import dbapi
         from psycopg2 import errorcodes
 
+        errors: tuple[type[Exception], ...] = (psycopg2.Error,)
+        broken: tuple[type[Exception], ...] = (psycopg2.OperationalError, psycopg2.InterfaceError)
+        with suppress(ImportError):  # container jobs have no ADBC
+            from adbc_driver_manager import dbapi
+
+            errors, broken = (*errors, dbapi.Error), (*broken, dbapi.OperationalError)
         try:
             yield
-        except (psycopg2.Error, dbapi.Error) as error:
+        except errors as error:
             code = getattr(error, "pgcode", None) or getattr(error, "sqlstate", None)
             message = self._without_password(str(error)).strip()
             if code == errorcodes.LOCK_NOT_AVAILABLE:
@@ -125,8 +135,7 @@ class Database:
                     f"{message} (at {self.place}): another attempt replaced this generation, or the database user"
                     " lacks rights; run the load again"
                 ) from None
-            is_broken = isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError, dbapi.OperationalError))
-            if not is_broken and (code or "")[:2] not in ("08", "28", "3D", "53", "57"):
+            if not isinstance(error, broken) and (code or "")[:2] not in ("08", "28", "3D", "53", "57"):
                 raise
             raise DatabaseUnavailableError(
                 f"PostgreSQL at {self.place} is not usable: {message}. Check that it runs and has room, and the"
@@ -172,7 +181,29 @@ def ensure_schema(database: Database) -> None:
                     f"the tables at {database.place} were made by another version of Shortlist: drop its schemas"
                     f" internal and public, or let {URL_VARIABLE} name an empty database; the next load_* runs fill it"
                 )
-            return
-        for statement in SCHEMA_DDL:
-            cursor.execute(statement)
-        cursor.execute("CREATE TABLE internal.schema_version AS SELECT %s::text AS version", [SCHEMA_VERSION])
+        else:
+            for statement in SCHEMA_DDL:
+                cursor.execute(statement)
+            cursor.execute("CREATE TABLE internal.schema_version AS SELECT %s::text AS version", [SCHEMA_VERSION])
+    _ensure_items_view(database)
+
+
+def _ensure_items_view(database: Database) -> None:
+    """Let the view `items` show the catalogue; where somebody reads it for long, the one that is there stays."""
+    if _has_items_view(database):
+        return
+    try:
+        ensure_service_schema(database)
+        with database.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = '{_VIEW_LOCK_SECONDS}s'")
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [_SCHEMA_LOCK])
+            cursor.execute(ITEMS_VIEW_DDL)
+            cursor.execute(f"COMMENT ON VIEW public.items IS '{ITEMS_VIEW_VERSION}'")
+    except PublishError as error:
+        logger.warning("the view items goes on without the catalogue: %s", error)
+
+
+def _has_items_view(database: Database) -> bool:
+    with database.cursor() as cursor:
+        cursor.execute("SELECT obj_description(to_regclass('public.items'), 'pg_class')")
+        return bool(cursor.fetchone() == (ITEMS_VIEW_VERSION,))

@@ -1,7 +1,7 @@
-"""Tables that the service writes: events, who asked to be forgotten, and which events became feedback files.
+"""Tables beside the generations: events, who asked to be forgotten, which events became feedback files; the catalogue.
 
-They lie in a schema of their own, beside the generations of `datasets`, because they grow by single rows and are never
-published. Both the service and the steps call `ensure_service_schema` before they use them.
+They lie in a schema of their own, beside the generations of `datasets`, because they change by single rows and are
+never published. Both the service and the steps call `ensure_service_schema` before they use them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # An event is `exported_in` the batch that takes it into a feedback file. `written_at`: that file is complete, under its
 # temporary name; `done_at`: it has its name. `files_done_at`: no file held the user any more. Byte order, as in
-# `internal`, so that joins use indexes.
+# `internal`, so that joins use indexes. What is missing in `catalogue_items` the served generation of `items` tells.
 SERVICE_DDL: Final = (
     "CREATE SCHEMA IF NOT EXISTS service",
     """
@@ -51,6 +51,26 @@ SERVICE_DDL: Final = (
         rows       bigint,
         written_at timestamptz,
         done_at    timestamptz
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS service.catalogue_items (
+        item_id    text COLLATE "C" PRIMARY KEY,
+        title      text COLLATE "C",
+        category   text COLLATE "C",
+        price      double precision,
+        currency   text COLLATE "C",
+        available  boolean,
+        url        text COLLATE "C",
+        scraped_at timestamptz,
+        updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS service.catalogue_version (
+        single     boolean PRIMARY KEY DEFAULT true CHECK (single),
+        version    bigint NOT NULL,
+        changed_at timestamptz NOT NULL DEFAULT clock_timestamp()
     )
     """,
 )

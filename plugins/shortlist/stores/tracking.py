@@ -30,6 +30,7 @@ CHAMPION: Final = "champion"
 # The tag that finds what was logged of a version.
 VERSION_TAG: Final = "version"
 
+_FINGERPRINT_TAG: Final = "fingerprint"
 _PATIENCE_SECONDS: Final = 5
 _LONGEST_REASON: Final = 200
 
@@ -140,6 +141,76 @@ def set_champion(uri: str, *, model: str, version: str, since: str, reason: str,
         client.set_model_version_tag(model, number, "champion_reason", reason)
         if str(client.get_registered_model(model).aliases.get(CHALLENGER)) == str(number):
             client.delete_registered_model_alias(model, CHALLENGER)
+
+
+def find_run(uri: str, *, experiment: str, fingerprint: str) -> str | None:
+    """Return the id of the complete run that was logged of some data, if there is one.
+
+    Raises:
+        TrackingError: If MLflow cannot be reached, is silent for five seconds, or refuses.
+    """
+    with _connected(uri, _PATIENCE_SECONDS) as client:
+        runs = _complete_runs(client, experiment, f"tags.{_FINGERPRINT_TAG} = '{fingerprint}'")
+        return str(runs[0].info.run_id) if runs else None
+
+
+def newest_file(uri: str, *, experiment: str, name: str) -> bytes | None:
+    """Return a file of the newest complete run; `None` if there is no run, or the run has no such file.
+
+    Raises:
+        TrackingError: As `find_run`.
+    """
+    with _connected(uri, _PATIENCE_SECONDS) as client, tempfile.TemporaryDirectory() as folder:
+        for run in _complete_runs(client, experiment, "")[:1]:
+            if any(file.path == name for file in client.list_artifacts(run.info.run_id)):
+                return Path(client.download_artifacts(run.info.run_id, name, folder)).read_bytes()
+        return None
+
+
+def log_run(
+    uri: str, *, experiment: str, name: str, fingerprint: str, metrics: dict[str, float], files: dict[str, bytes]
+) -> str:
+    """Log figures and files of some data, in the place of what an attempt that did not get to its end logged of it.
+
+    Args:
+        uri: From `tracking_uri`.
+        experiment: Made if it is not there.
+        name: Of the run.
+        fingerprint: Of the data; `find_run` finds it.
+        metrics: By flat name, of letters, digits and `_-. /`.
+        files: By path within the run.
+
+    Returns:
+        The id of the run.
+
+    Raises:
+        TrackingError: As `find_run`.
+    """
+    with _connected(uri, _PATIENCE_SECONDS) as client, tempfile.TemporaryDirectory() as folder:
+        import mlflow.entities
+
+        experiment_id = _experiment(client, experiment)
+        for unfinished in client.search_runs([experiment_id], f"tags.{_FINGERPRINT_TAG} = '{fingerprint}'"):
+            client.delete_run(unfinished.info.run_id)
+        run = client.create_run(experiment_id, run_name=name, tags={_FINGERPRINT_TAG: fingerprint})
+        now = time.time_ns() // 1_000_000
+        client.log_batch(
+            run.info.run_id,
+            metrics=[mlflow.entities.Metric(key, value, now, 0) for key, value in metrics.items()],
+        )
+        _write_files(Path(folder), files)
+        client.log_artifacts(run.info.run_id, folder)
+        client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)
+
+
+def _complete_runs(client: MlflowClient, experiment: str, condition: str) -> list[Run]:
+    """The newest first."""
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    conditions = " and ".join(filter(None, ("attributes.status = 'FINISHED'", condition)))
+    return list(client.search_runs([found.experiment_id], conditions, order_by=["attributes.start_time DESC"]))
 
 
 @contextmanager

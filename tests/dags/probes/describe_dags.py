@@ -12,6 +12,15 @@ from airflow.plugins_manager import get_plugin_info, integrate_macros_plugins
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization, OperatorSerialization
 
+TRIGGERS = (
+    "trigger_dag_id",
+    "trigger_run_id",
+    "reset_dag_run",
+    "logical_date",
+    "wait_for_completion",
+    "deferrable",
+    "fail_when_dag_is_paused",
+)
 PACKAGES = ("steps", "shortlist", "dag_support")
 plugins = Path(os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"])
 
@@ -42,6 +51,7 @@ def describe(dag: DAG) -> dict[str, Any]:
         "doc": dag.doc_md,
         "catchup": dag.catchup,
         "max_active_runs": dag.max_active_runs,
+        "paused": dag.is_paused_upon_creation or False,
         "dagrun_timeout": seconds(dag.dagrun_timeout),
         "on_failure": callbacks(dag, "failure"),
         "params": dict(dag.params),
@@ -73,6 +83,13 @@ def describe_task(task: Any) -> dict[str, Any]:
         "mode": getattr(task, "mode", None),
         "timeout": getattr(task, "timeout", None),
         "links": links(task),
+        "queue": task.queue,
+        "pool": task.pool,
+        "image": getattr(task, "image", None),
+        "command": getattr(task, "command", None),
+        "network": getattr(task, "network_mode", None),
+        "secrets": getattr(task, "secrets", ()),
+        "triggers": {name: getattr(task, name) for name in TRIGGERS if hasattr(task, name)},
     }
 
 

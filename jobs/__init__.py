@@ -1,0 +1,1 @@
+"""Container jobs: thin command lines over steps."""
