@@ -24,7 +24,7 @@ from shortlist.errors import InputError, NothingToDoError
 def step(**arguments):
     {body}
 
-for name in ("catalogue", "transform", "data_versions"):
+for name in ("catalogue", "catalogue_tables", "transform", "data_versions"):
     module = sys.modules["steps." + name] = types.ModuleType("steps." + name)
     module.__getattr__ = lambda name: step
 import steps
