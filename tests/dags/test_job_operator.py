@@ -101,7 +101,8 @@ class Tasks:
         self._running = 0
         output = (self._folder / "output").read_text()
         assert status == 0, output
-        return json.loads((self._folder / "result.json").read_text()) | {"output": output}
+        result: dict[str, Any] = json.loads((self._folder / "result.json").read_text())
+        return result | {"output": output}
 
     def run(self, **task: Any) -> dict[str, Any]:
         self.start(**task)
