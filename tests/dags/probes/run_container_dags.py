@@ -54,7 +54,7 @@ def xcom(run: DagRun, task_id: str, key: str) -> Any:
 
 
 execute = TriggerDagRunOperator.execute
-TriggerDagRunOperator.execute = ask_only  # type: ignore[method-assign]
+TriggerDagRunOperator.execute = ask_only  # type: ignore[assignment]
 initdb()
 bag = DagBag()
 results = {}
