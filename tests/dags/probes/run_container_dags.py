@@ -81,8 +81,15 @@ for name, case in json.loads(os.environ["PROBE_CASES"]).items():
         "run_id": run.run_id,
     }
 
-database = (Path(os.environ["AIRFLOW_HOME"]) / "airflow.db").read_bytes()
+# What was written last stands beside the database itself.
+database = b"".join(file.read_bytes() for file in Path(os.environ["AIRFLOW_HOME"]).glob("airflow.db*"))
 secrets = [value for name, value in os.environ.items() if name in ("RECS_DATABASE_URL", "AWS_SECRET_ACCESS_KEY")]
 Path(os.environ["PROBE_RESULT"]).write_text(
-    json.dumps({"cases": results, "kept": [secret for secret in secrets if secret.encode() in database]})
+    json.dumps(
+        {
+            "cases": results,
+            "rendered": b"PYTHONUNBUFFERED" in database,
+            "kept": [secret for secret in secrets if secret.encode() in database],
+        }
+    )
 )
