@@ -90,6 +90,7 @@ lock: setup ## Resolve requirements-*.txt anew: for all commands, and for each i
 	@$(LOCK_LIKE) --output-file requirements-docker-proxy.lock requirements-docker-proxy.txt
 	@$(LOCK_LIKE) --output-file requirements-examples.lock requirements-examples.txt
 	@$(LOCK_LIKE) --overrides requirements-service-without.txt --output-file requirements-service.lock requirements-service.txt
+	@$(LOCK) --python-version 3.11 --constraint requirements.lock --output-file deployment/requirements.lock deployment/requirements.txt
 	@$(LOCK) --upgrade --python-version 3.13 --output-file requirements-mlflow.lock requirements-mlflow.txt
 
 clean: stop ## Remove what commands made: packages, tables, models, data, reports; your own files stay

@@ -40,6 +40,7 @@ class GitServer:
                 if given != f"Basic {expected}":
                     self.send_response(401)
                     self.send_header("WWW-Authenticate", 'Basic realm="git"')
+                    self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
                 path, _, query = self.path.partition("?")
@@ -70,6 +71,8 @@ class GitServer:
                 self.send_response(int(headers.pop("Status", "200").split()[0]))
                 for name, value in headers.items():
                     self.send_header(name, value)
+                if "Content-Length" not in headers:
+                    self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
 

@@ -349,7 +349,7 @@ def test_a_repository_of_somebody_else_keeps_what_it_has(s3: S3, settings: Setti
         "['remote \"storage\"']",
         "    url = s3://data/versions",
     ]
-    with pytest.raises(DatasetError):  # `processed` is theirs
+    with pytest.raises(DatasetError, match="has files of its own in processed"):
         load_processed(settings=settings, run_key="r1")
     assert list((tmp_path / "outside").iterdir()) == []
 

@@ -200,6 +200,10 @@ class Repository:
 
     def _place(self, name: str, files: Mapping[str, Path]) -> None:
         folder = self._clone / name
+        if self._git("ls-files", "--", name):
+            raise DatasetError(
+                f"{self._name()} has files of its own in {name}: name another one in [datasets].repository"
+            )
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         for file, source in files.items():
