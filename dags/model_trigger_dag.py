@@ -64,7 +64,7 @@ def model_trigger_dag() -> None:
     trained = trigger_and_wait(
         TRAIN,
         "etl_train_test_pipeline",
-        dataset_commit="ti.xcom_pull('check_mismatch', key='decision').dataset_commit or params.dataset_commit",
+        dataset_commit="ti.xcom_pull('check_mismatch', key='decision')['dataset_commit'] or params.dataset_commit",
         on_success_callback=NOTIFY_SUCCESS,
     )
     active >> compared >> decided >> [trained, EmptyOperator(task_id=END)]

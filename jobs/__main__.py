@@ -121,10 +121,10 @@ def main(arguments: list[str] | None = None) -> int:
         result = JOBS[options.job](load_settings(), options.run_key)
         line = json.dumps({"result": result}, allow_nan=False)
     except NothingToDoError as nothing:
-        _say(str(nothing))
+        _say(_one_line(str(nothing)))
         return NOTHING_TO_DO
     except ShortlistError as error:
-        _say(f"{type(error).__name__}: {error}")
+        _say(_one_line(f"{type(error).__name__}: {error}"))
         return 1
     except Exception:
         _say(traceback.format_exc())
@@ -135,6 +135,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _say(text: str) -> None:
     print(redact(text).rstrip(), file=sys.stderr, flush=True)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _end_at_once(_signal: int, _frame: FrameType | None) -> None:

@@ -259,4 +259,5 @@ def test_each_job_gets_the_key_of_its_run_and_its_own_secrets_only(ran: Any) -> 
 def test_secrets_are_in_no_log_and_nowhere_in_airflows_tables(ran: Any) -> None:
     assert "postgres_task of " in ran["output"]  # what the containers say is there
     assert "s3cr3t" not in ran["output"]
+    assert ran["rendered"]  # and so are the fields of the tasks
     assert ran["kept"] == []

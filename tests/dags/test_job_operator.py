@@ -101,7 +101,8 @@ class Tasks:
         self._running = 0
         output = (self._folder / "output").read_text()
         assert status == 0, output
-        return json.loads((self._folder / "result.json").read_text()) | {"output": output}
+        result: dict[str, Any] = json.loads((self._folder / "result.json").read_text())
+        return result | {"output": output}
 
     def run(self, **task: Any) -> dict[str, Any]:
         self.start(**task)
@@ -391,21 +392,31 @@ def test_a_killed_task_leaves_no_container_that_the_engine_was_just_creating(
     tasks: Tasks, engine: FakeEngine, moment: str
 ) -> None:
     """Killed before the engine has made it, and after that, when the answer is still on its way."""
-    asked, go_on = threading.Event(), threading.Event()
+    asked, looked, go_on = threading.Event(), threading.Event(), threading.Event()
 
-    def hold(*call: object) -> None:
-        if moment == "after" or call == ("POST", "/containers/create"):
+    def hold_before(method: str, path: str) -> tuple[int, str] | None:
+        if path == "/containers/create":
             asked.set()
             wait_for(go_on)
+        elif asked.is_set() and not looked.is_set():  # the signal handler finds nothing yet
+            looked.set()
+            return 404, "No such container"
+        return None
 
-    setattr(engine, "before" if moment == "before" else "created", hold)
+    def hold_after(container: Container) -> None:
+        asked.set()
+        wait_for(go_on)
+
+    if moment == "before":
+        engine.before = hold_before
+    else:
+        engine.created = hold_after
     task = tasks.start()
     wait_for(asked)
 
     os.kill(task, signal.SIGTERM)
 
-    if moment == "after":  # the signal handler finds it by its name
-        wait_for(engine.made[0].killed)
+    wait_for(looked if moment == "before" else engine.made[0].killed)
     go_on.set()
     ended = tasks.end()
     assert (ended["raised"], ended["message"]) == KILLED

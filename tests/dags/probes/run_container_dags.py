@@ -15,6 +15,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk.exceptions import DagRunTriggerException
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from sqlalchemy import update
@@ -24,8 +25,12 @@ NOW = datetime.now(UTC)
 
 def ask_only(operator: TriggerDagRunOperator, context: Any) -> None:
     """Keep what would have been asked for."""
-    asked = {"dag_id": operator.trigger_dag_id, "run_id": operator.trigger_run_id, "conf": json.loads(operator.conf)}
-    context["ti"].xcom_push(key="asked", value=asked)
+    operator.fail_when_dag_is_paused = False  # nobody has told this Airflow's tables of the other DAG
+    try:
+        execute(operator, context)
+    except DagRunTriggerException as asked:
+        wanted = {"dag_id": asked.trigger_dag_id, "run_id": asked.dag_run_id, "conf": asked.conf}
+        context["ti"].xcom_push(key="asked", value=wanted)
 
 
 def make_active(run: DagRun, start: datetime) -> None:
@@ -48,7 +53,8 @@ def xcom(run: DagRun, task_id: str, key: str) -> Any:
         return XComModel.deserialize_value(found) if found else None
 
 
-TriggerDagRunOperator.execute = ask_only  # type: ignore[method-assign]
+execute = TriggerDagRunOperator.execute
+TriggerDagRunOperator.execute = ask_only  # type: ignore[assignment]
 initdb()
 bag = DagBag()
 results = {}
@@ -75,8 +81,15 @@ for name, case in json.loads(os.environ["PROBE_CASES"]).items():
         "run_id": run.run_id,
     }
 
-database = (Path(os.environ["AIRFLOW_HOME"]) / "airflow.db").read_bytes()
+# What was written last stands beside the database itself.
+database = b"".join(file.read_bytes() for file in Path(os.environ["AIRFLOW_HOME"]).glob("airflow.db*"))
 secrets = [value for name, value in os.environ.items() if name in ("RECS_DATABASE_URL", "AWS_SECRET_ACCESS_KEY")]
 Path(os.environ["PROBE_RESULT"]).write_text(
-    json.dumps({"cases": results, "kept": [secret for secret in secrets if secret.encode() in database]})
+    json.dumps(
+        {
+            "cases": results,
+            "rendered": b"PYTHONUNBUFFERED" in database,
+            "kept": [secret for secret in secrets if secret.encode() in database],
+        }
+    )
 )

@@ -34,7 +34,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     )
     signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
     try:
-        with timeout(task["timeout"]):
+        with timeout(task["timeout"]):  # type: ignore[no-untyped-call]
             try:
                 outcome = {"returned": operator.execute({"ti": ti})}  # type: ignore[typeddict-item]
             except AirflowTaskTimeout:
