@@ -73,3 +73,18 @@ COPY compose/with-secrets /opt/shortlist/with-secrets
 USER commander
 ENTRYPOINT ["/opt/shortlist/with-secrets"]
 CMD ["node_modules/.bin/redis-commander", "--nosave", "--no-log-data"]
+
+
+# Holds the engine's socket, so nothing is in it beyond Python and one package, and nothing in it can be written.
+FROM python:3.13-slim AS docker-proxy
+
+COPY requirements-docker-proxy.lock /
+RUN pip install --no-cache-dir --require-hashes --requirement /requirements-docker-proxy.lock
+COPY docker_proxy /opt/shortlist/docker_proxy
+RUN python -m compileall -q /opt/shortlist && chmod -R a-w /opt/shortlist
+ENV PYTHONPATH=/opt/shortlist \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    DOCKER_PROXY_HOST=0.0.0.0
+WORKDIR /
+CMD ["python", "-m", "docker_proxy"]

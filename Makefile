@@ -78,7 +78,7 @@ compose-rollback: ## With containers: go back to the previous generation, VIEW=.
 	@$(ONCE) airflow-cli python /opt/shortlist/models.py rollback $(BACK)
 
 test-compose: setup ## Boot the real stack and test the chain on it. ALL=1: crashes, changes and the light stack, too
-	@.venv/bin/python -m pytest --durations=15 $(if $(ALL),tests/compose,tests/compose/test_stack.py)
+	@.venv/bin/python -m pytest --durations=15 $(if $(ALL),tests/compose,tests/compose/test_stack.py tests/compose/test_docker_proxy.py)
 
 LOCK := .bootstrap/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 LOCK_LIKE := $(LOCK) --python-version 3.13 --constraint requirements.lock
@@ -86,6 +86,7 @@ lock: setup ## Resolve requirements-*.txt anew: for all commands, and for each i
 	@$(LOCK) --upgrade --python-version 3.11 --output-file requirements.lock requirements-airflow.txt requirements-service.txt requirements-jobs.txt requirements-dev.txt
 	@$(LOCK_LIKE) --output-file requirements-airflow.lock requirements-airflow.txt
 	@$(LOCK_LIKE) --output-file requirements-jobs.lock requirements-jobs.txt
+	@$(LOCK_LIKE) --output-file requirements-docker-proxy.lock requirements-docker-proxy.txt
 	@$(LOCK_LIKE) --output-file requirements-examples.lock requirements-examples.txt
 	@$(LOCK_LIKE) --overrides requirements-service-without.txt --output-file requirements-service.lock requirements-service.txt
 	@$(LOCK) --python-version 3.11 --constraint requirements.lock --output-file deployment/requirements.lock deployment/requirements.txt
