@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 from contextlib import suppress
+from http.client import responses
 from typing import TYPE_CHECKING
 
 import h11
@@ -99,7 +100,8 @@ async def _send(connection: h11.Connection, writer: asyncio.StreamWriter, reply:
     headers = [("Connection", "close"), *reply.headers]
     if reply.status not in (204, 304):
         headers += [("Content-Type", reply.content_type), ("Content-Length", str(len(reply.body)))]
-    _write(connection, writer, h11.Response(status_code=reply.status, headers=headers))
+    reason = responses.get(reply.status, "")
+    _write(connection, writer, h11.Response(status_code=reply.status, headers=headers, reason=reason))
     if reply.body:
         _write(connection, writer, h11.Data(reply.body))
     _write(connection, writer, h11.EndOfMessage())
