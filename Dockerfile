@@ -87,4 +87,6 @@ ENV PYTHONPATH=/opt/shortlist \
     PYTHONUNBUFFERED=1 \
     DOCKER_PROXY_HOST=0.0.0.0
 WORKDIR /
+HEALTHCHECK --interval=10s --timeout=5s --retries=3 --start-period=30s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:2375/_ping', timeout=4)"]
 CMD ["python", "-m", "docker_proxy"]
