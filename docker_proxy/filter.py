@@ -153,7 +153,12 @@ class Filter:
             found = await answer.json()
             if answer.status != 200:
                 raise EngineError(f"the container engine does not list containers: status {answer.status}")
-        return {each["Id"]: each["Names"][0].removeprefix("/") for each in found if self._is_own(each["Labels"])}
+        # One that is just going has no name any more.
+        return {
+            each["Id"]: (each.get("Names") or [each["Id"][:12]])[0].removeprefix("/")
+            for each in found
+            if self._is_own(each.get("Labels"))
+        }
 
     @property
     def _label(self) -> str:
@@ -254,7 +259,7 @@ class Filter:
             found = await answer.json()
         if answer.status != 200:
             return _reply(answer, {"message": found.get("message", "")})
-        return _reply(answer, [_part(each, _OF_LIST) for each in found if self._is_own(each["Labels"])])
+        return _reply(answer, [_part(each, _OF_LIST) for each in found if self._is_own(each.get("Labels"))])
 
     async def _inspect(self, call: Call, _: Request, __: AsyncExitStack) -> Reply:
         found = await self._find(call)

@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from http.client import responses
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ class Server:
             logger.error("%s: %s", ascii(asked[:200]), error)  # noqa: TRY400
             reply = complaint(502, str(error))
         if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            await _send(connection, writer, reply)
+            await _send(connection, writer, replace(reply, body=b"") if asked.startswith("HEAD ") else reply)
             await _linger(reader, writer)
         else:
             # The head is sent already: only breaking off tells the client that something is missing.

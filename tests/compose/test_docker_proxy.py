@@ -542,7 +542,7 @@ print(json.dumps({
     "reads_plugins": may("/opt/airflow/plugins/kept.txt", "r"),
     "writes": [path for path in ("/x", "/tmp/x", "/opt/airflow/plugins/x", "/opt/airflow/config/x",
                                  "/opt/airflow/jobs-data/x", "/dev/shm/x", "/etc/x") if may(path, "w")],
-    "secret": os.environ["PASSWORD"], "way_out": os.path.exists("/opt/airflow/plugins/way_out" + HERE),
+    "secret": os.environ["PASSWORD"], "way_out": os.path.exists("/opt/airflow/plugins/way_out" + os.environ["HERE"]),
 }))
 """
 
@@ -552,8 +552,8 @@ def test_a_container_finds_only_what_it_was_given(bench: Bench) -> None:
         *(Mount(f"/opt/airflow/{name}", f"/opt/airflow/{name}", type="bind", read_only=True) for name in FOLDERS),
         Mount("/opt/airflow/jobs-data", f"{bench.project}_jobs-data"),
     ]
-    script = INSIDE.replace("HERE", repr(str(bench.folder)))
-    made = bench.create("python", "-c", script, host={"mounts": mounts}, environment={"PASSWORD": "for-the-job"})
+    environment = {"PASSWORD": "for-the-job", "HERE": str(bench.folder)}
+    made = bench.create("python", "-c", INSIDE, host={"mounts": mounts}, environment=environment)
     try:
         bench.client.start(made)
         assert bench.client.wait(made)["StatusCode"] == 0
@@ -688,6 +688,14 @@ def test_no_more_containers_than_allowed(bench: Bench, own: str) -> None:
         for each in set(present) - {own}:
             bench.client.remove_container(each, force=True)
     assert len(present) == 8
+
+
+def test_the_proxy_calls_itself_healthy(bench: Bench) -> None:
+    def healthy() -> bool:
+        shown = bench.engine.inspect_container(f"{bench.project}-docker-proxy-1")["State"]["Health"]
+        return bool(shown["Status"] == "healthy")
+
+    wait_for(healthy, "the proxy to be healthy", 60)
 
 
 def test_nothing_can_be_written_in_the_proxys_own_container(bench: Bench) -> None:

@@ -248,9 +248,11 @@ def engine(tmp_path: Path) -> Iterator[FakeEngine]:
 
 
 @pytest.fixture
-def proxy(engine: FakeEngine, settings: Settings, tmp_path: Path) -> Iterator[Proxy]:
+def proxy(engine: FakeEngine, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Proxy]:
     with running(Filter(Engine(str(tmp_path / "engine.sock")), settings)) as proxy:
         yield proxy
+    # What asyncio tells is an error that nobody expected.
+    assert [record for record in caplog.get_records("call") if record.name == "asyncio"] == []
 
 
 @contextmanager

@@ -6,9 +6,11 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from docker.types import ContainerConfig, HostConfig, LogConfig
 from docker.types import Mount as DockerMount
+from hypothesis import strategies as st
 
 from docker_proxy.creation import rebuild
 from docker_proxy.errors import RefusedError
@@ -328,3 +330,41 @@ def test_each_of_these_bodies_would_be_taken_without_what_is_wrong_in_it(setting
     assert len(_built(_with_mount(), settings)["HostConfig"]["Mounts"]) == 1
     assert _built(_with_mount(DATA), settings)["HostConfig"]["Mounts"] == [DATA]
     assert _built({**LEAST, "User": "50000:0", "Hostname": "job", "WorkingDir": "/opt/airflow"}, settings)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+NAMES = st.sampled_from([
+    "Privileged", "privileged", "Binds", "CapAdd", "CapDrop", "Devices", "PidMode", "IpcMode", "SecurityOpt", "Memory",
+    "MemorySwap", "PidsLimit", "NanoCpus", "CpuShares", "ShmSize", "Mounts", "NetworkMode", "LogConfig", "Tmpfs",
+    "RestartPolicy", "AutoRemove", "Init", "ReadonlyRootfs", "CgroupnsMode", "User", "Env", "Cmd", "Labels", "Tty",
+    "Image", "Hostname", "WorkingDir", "NetworkingConfig", "OpenStdin", "Volumes", "Entrypoint",
+])  # fmt: skip
+GIVEN = st.dictionaries(NAMES, ANYTHING, max_size=4)
+FREE = {"Cmd", "Entrypoint", "Env", "Labels", "Hostname", "WorkingDir", "Tty"}
+FREE_OF_HOST = {"Memory", "MemorySwap", "NanoCpus", "CpuShares", "ShmSize", "NetworkMode"}
+
+
+@hypothesis.settings(max_examples=500, suppress_health_check=list(hypothesis.HealthCheck), deadline=None)
+@hypothesis.given(top=GIVEN, host=GIVEN)
+def test_whatever_is_asked_for_the_body_is_the_least_one_or_there_is_none(
+    settings: Settings, top: dict[str, Any], host: dict[str, Any]
+) -> None:
+    least = _built(LEAST, settings)
+    try:
+        built = _built({**LEAST, **top, "HostConfig": {"NetworkMode": "shop_jobs", **host}}, settings)
+    except RefusedError:
+        return
+
+    def fixed(body: dict[str, Any], free: set[str]) -> dict[str, Any]:
+        return {name: value for name, value in body.items() if name not in free}
+
+    assert fixed(built, FREE | {"HostConfig"}) == fixed(least, FREE | {"HostConfig"})
+    assert fixed(built["HostConfig"], FREE_OF_HOST) == fixed(least["HostConfig"], FREE_OF_HOST)
+    for name in FREE_OF_HOST - {"NetworkMode"}:
+        assert 0 < built["HostConfig"][name] <= max(least["HostConfig"][name], 2048)
+    assert built["HostConfig"]["NetworkMode"] in ("shop_jobs", "none")
+    assert built["Labels"]["shortlist.project"] == "shop"
