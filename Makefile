@@ -77,14 +77,9 @@ compose-models: ## With containers: list the model versions, who is champion, si
 compose-rollback: ## With containers: go back to the previous generation, VIEW=..., or champion, MODEL=...
 	@$(ONCE) airflow-cli python /opt/shortlist/models.py rollback $(BACK)
 
-<<<<<<< HEAD
 QUICK := $(addprefix tests/compose/test_,stack.py docker_proxy.py containers.py)
 test-compose: setup ## Boot the real stack and test the chain and container tasks on it. ALL=1: crashes, changes and the light stack, too
 	@.venv/bin/python -m pytest --durations=15 $(if $(ALL),tests/compose,$(QUICK))
-=======
-test-compose: setup ## Boot the real stack and test the chain on it. ALL=1: crashes, changes and the light stack, too
-	@.venv/bin/python -m pytest --durations=15 $(if $(ALL),tests/compose,tests/compose/test_stack.py tests/compose/test_docker_proxy.py)
->>>>>>> 7e8ce8655300f9b9772054592459528837c1741e
 
 LOCK := .bootstrap/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 LOCK_LIKE := $(LOCK) --python-version 3.13 --constraint requirements.lock

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-<<<<<<< HEAD
-=======
 import gc
->>>>>>> 7e8ce8655300f9b9772054592459528837c1741e
 import json
 import socket
 import socketserver
@@ -255,12 +252,8 @@ def engine(tmp_path: Path) -> Iterator[FakeEngine]:
 def proxy(engine: FakeEngine, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Proxy]:
     with running(Filter(Engine(str(tmp_path / "engine.sock")), settings)) as proxy:
         yield proxy
-<<<<<<< HEAD
-    # What asyncio tells is an error that nobody expected.
-=======
     # What asyncio tells is an error that nobody expected; it does so when the task is collected.
     gc.collect()
->>>>>>> 7e8ce8655300f9b9772054592459528837c1741e
     assert [record for record in caplog.get_records("call") if record.name == "asyncio"] == []
 
 
