@@ -90,9 +90,12 @@ class Bench:
         return str(made["Id"])
 
     def there(self) -> dict[str, object]:
-        """What the engine holds, but for what compose manages: other stacks may come and go."""
+        """What the engine holds, but for other stacks and their jobs, which may come and go."""
         ours = [
-            one for one in self.engine.containers(all=True) if "com.docker.compose.project" not in (one["Labels"] or {})
+            one
+            for one in self.engine.containers(all=True)
+            if "com.docker.compose.project" not in one["Labels"]
+            and one["Labels"].get("shortlist.project", self.project) in (self.project, "another")
         ]
         states = {}
         for one in ours:
