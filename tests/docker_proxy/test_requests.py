@@ -100,6 +100,26 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "//_ping",
+        "/_ping/",
+        "/./_ping",
+        "/x/../_ping",
+        "/%5fping",
+        "/_ping#x",
+        "/_ping;x",
+        "http://x/_ping",
+        "/_ping?a;b",
+    ],
+)
+def test_an_address_that_is_no_plain_path_is_not_even_looked_up(proxy: Proxy, target: str) -> None:
+    told = proxy.ask("GET", target)[1]
+
+    assert told == {"message": "docker-proxy: the address is not a plain path of the engine's API"}
+
+
 @pytest.mark.parametrize("target", REFUSED)
 def test_what_is_in_no_table_does_not_reach_the_engine(proxy: Proxy, engine: FakeEngine, target: str) -> None:
     status, told = proxy.ask("GET", target)

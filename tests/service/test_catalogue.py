@@ -122,9 +122,6 @@ def test_a_roll_back_of_items_keeps_the_catalogue(shop: Shop, service: RunningSe
     )
     service.refresh()
     assert service.get("/v1/items?q=mug")["items"][0]["title"] == "Other mug"
-    from shortlist.stores import generations
-    from shortlist.stores.datasets import ITEMS
-
     generations.roll_back(shop.database, ITEMS)
     service.refresh()
     titles = {one["item_id"]: one["title"] for one in service.get("/v1/popular?k=3")["items"]}

@@ -236,8 +236,8 @@ def test_no_service_gets_the_file_that_holds_all(tmp_path: Path) -> None:
     volumes = setup.secrets_of_services(kept, given=given)
 
     assert set(volumes) == {
-        "admin", "broker", "commander", "features", "jobs", "jwt", "kibana", "logs", "metadata", "mlflow", "postgres", "recs",
-        "redis", "search", "searchers", "service",
+        "admin", "broker", "commander", "features", "jobs", "jwt", "kibana", "logs", "metadata", "mlflow", "postgres",
+        "recs", "redis", "search", "searchers", "service",
     }  # fmt: skip
     assert volumes["recs"] == {"RECS_DATABASE_URL": "postgresql://me:pw@db/recs"}
     assert volumes["features"] == {"FEATURES_REDIS_URL": "redis://me:pw@cache/3"}
