@@ -34,9 +34,6 @@ class Watch:
             "shortlist_search_fallbacks", "Searches that PostgreSQL answered for Elasticsearch", registry=self._registry
         )
         self.in_memory = Gauge("shortlist_users_in_memory", "Users whose lists need no query", registry=self._registry)
-        self.search_fallbacks = Counter(
-            "shortlist_search_fallbacks", "Searches that PostgreSQL answered for Elasticsearch", registry=self._registry
-        )
         self.away = Gauge("shortlist_part_away", "1 while a part is away", ["part"], registry=self._registry)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
