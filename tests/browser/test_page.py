@@ -152,7 +152,7 @@ def test_the_start_shows_what_everybody_gets_and_the_parts(open_page: Callable[.
 
     assert titles(panel(page, "For everybody"))[:2] == ["White mug", "Tea pot"]
     parts = panel(page, "Parts of the service").locator("li")
-    expect(parts.filter(has_text="PostgreSQL")).to_contain_text("works")
+    expect(parts.filter(has_text="PostgreSQLanswers")).to_contain_text("works")
     expect(page.locator(".tile", has_text="Clicks per impression")).to_contain_text("30.0 %")
 
 
