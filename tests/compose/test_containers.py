@@ -1,7 +1,7 @@
 """Tasks in containers of their own, on the real engine and through the proxy: the three pipelines, and what goes wrong.
 
-The engine cannot be restarted here, where others use it. What its restart does is done by hand: the job's container,
-the proxy and the worker are killed together, and those that have a restart policy are started again.
+The engine is restarted where `RESTART_ENGINE` says that nobody else uses it, as `.ci/run` does. Everywhere, what a
+restart does to a job is done by hand, too: its container, the proxy and the worker are killed together.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from tests.compose.stack import ONCE as STACK_ONCE
 from tests.compose.stack import PROJECT, Airflow, Stack, found_in, wait_for
 
 if TYPE_CHECKING:
@@ -538,7 +541,7 @@ def test_a_container_of_the_same_name_gives_way(jobs: Jobs) -> None:
     assert "mine" in jobs.log(run_id)
 
 
-def test_what_a_restart_of_the_engine_ends_runs_again(jobs: Jobs) -> None:
+def test_a_job_that_dies_with_the_proxy_and_the_worker_runs_again(jobs: Jobs) -> None:
     run_id = jobs.probe(WAITS_ONCE)
     jobs.wait_until_says(run_id, "attempt 1")
     name = jobs.container_of(run_id)
@@ -550,6 +553,38 @@ def test_what_a_restart_of_the_engine_ends_runs_again(jobs: Jobs) -> None:
 
     assert jobs.airflow.wait("container_probe", run_id) == "success"
     assert "which attempt 1 left behind" in jobs.log(run_id)
+
+
+@pytest.mark.skipif(
+    not os.environ.get("RESTART_ENGINE"), reason="others may use this engine: RESTART_ENGINE is not set"
+)
+def test_a_job_runs_again_after_a_restart_of_the_engine(jobs: Jobs) -> None:
+    run_id = jobs.probe(WAITS_ONCE)
+    jobs.wait_until_says(run_id, "attempt 1")
+
+    restart_engine()
+
+    wait_for(lambda: healthy(jobs.stack), "every service to be healthy again", 400)
+    assert jobs.airflow.wait("container_probe", run_id) == "success"
+    assert jobs.airflow.tasks("container_probe", run_id)[0]["try_number"] >= 2
+    assert jobs.stack.sql("SELECT count(*) > 0 FROM items") == [["t"]]
+
+
+def restart_engine() -> None:
+    """Let the engine end, which stops all containers, and start it as it was."""
+    process = int(Path("/var/run/docker.pid").read_text())
+    command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[:-1]
+    log = Path(f"/proc/{process}/fd/1").readlink()
+    os.kill(process, signal.SIGTERM)
+    wait_for(lambda: not Path(f"/proc/{process}").exists(), "the engine to end", 120)
+    with log.open("ab") as output:
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+    wait_for(lambda: not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode, "it", 120)
+
+
+def healthy(stack: Stack) -> bool:
+    states = [container["State"] for name, container in stack.inspect().items() if name not in {*STACK_ONCE, *ONCE}]
+    return all(state["Running"] and state["Health"]["Status"] == "healthy" for state in states)
 
 
 def test_the_services_of_the_search_profile_are_locked_down_as_the_others(jobs: Jobs) -> None:
