@@ -105,7 +105,6 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-            await search.close()
             await lists.stop_packing()
             await search.close()
             await redis.close()
@@ -124,9 +123,9 @@ def create_app(environment: Environment, settings: Settings) -> FastAPI:
     app.add_exception_handler(AwayError, _away)
     app.add_exception_handler(RequestValidationError, _not_allowed)
     _add_page(app, settings.paths.reports)
-    app.add_middleware(ShortWayMiddleware, desk=stand.desk, filters=stand.filters, watch=watch)
     app.add_middleware(BodyLimitMiddleware, body_bytes=limits.body_bytes)
     app.add_middleware(WriteLimitMiddleware, a_minute=limits.writes_a_minute)
+    app.add_middleware(ShortWayMiddleware, desk=stand.desk, filters=stand.filters, watch=watch)
     app.add_middleware(SecurityHeadersMiddleware, frame_ancestors=environment.frame_ancestors)
     app.add_middleware(WatchMiddleware, watch=watch)
     return app

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from service import reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from service.connections import Postgres
 
@@ -29,11 +29,6 @@ class CatalogueItem(NamedTuple):
 UNKNOWN: Final = CatalogueItem(None, None, available=True)
 
 
-class _Kinds(dict[str, tuple[str | None, bool]]):
-    def __missing__(self, item_id: str) -> tuple[str | None, bool]:
-        return UNKNOWN[1:]
-
-
 @dataclass(frozen=True)
 class Catalogue:
     """One generation of `items` with a version of the catalogue over it, by id.
@@ -45,18 +40,19 @@ class Catalogue:
         version: Of the catalogue; `None` where the database has none.
         items: What is known.
         only_listed: Items that only the catalogue has: they are found and named, but fill no list.
+        unavailable: Items that are not available.
     """
 
     generation_id: int | None = None
     version: int | None = None
     items: dict[str, CatalogueItem] = field(default_factory=dict, repr=False)
     only_listed: frozenset[str] = field(default=frozenset(), repr=False)
-
-    _kinds: dict[str, tuple[str | None, bool]] = field(init=False, repr=False, compare=False)
+    unavailable: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Keep what is asked of each item of each answer where it is found fastest."""
-        object.__setattr__(self, "_kinds", _Kinds((key, item[1:]) for key, item in self.items.items()))
+        """Keep apart what is asked of each item of each answer."""
+        gone = frozenset(item_id for item_id, item in self.items.items() if not item.available)
+        object.__setattr__(self, "unavailable", gone)
 
     @property
     def is_empty(self) -> bool:
@@ -67,10 +63,9 @@ class Catalogue:
         """Return what is known of an item."""
         return self.items.get(item_id, UNKNOWN)
 
-    @property
-    def kind(self) -> Callable[[str], tuple[str | None, bool]]:
-        """What gives category and availability of an item."""
-        return self._kinds.__getitem__
+    def category(self, item_id: str) -> str | None:
+        """Return the categories of an item, joined by `|`."""
+        return self.items.get(item_id, UNKNOWN).category
 
     def title(self, item_id: str) -> str | None:
         """Return the title of an item, if it has one."""

@@ -30,7 +30,9 @@ class Writer:
         """Begin without any piece."""
         self._catalogue: Catalogue | None = None
         self._items: dict[str, str] = {}
-        self._ends: dict[tuple[str, str | None], str] = {}
+        # What follows a score: by the source, or by the item of the event that a recommendation is due to.
+        self._sources: dict[str, str] = {}
+        self._events: dict[str, str] = {}
 
     def recommendations(
         self,
@@ -58,16 +60,19 @@ class Writer:
             stale: Of the answer.
             complete: Of the answer.
         """
-        if catalogue is not self._catalogue or len(self._items) + len(self._ends) > _MOST_PIECES:
+        if catalogue is not self._catalogue or len(self._items) + len(self._sources) + len(self._events) > _MOST_PIECES:
             self._catalogue = catalogue
             self._items.clear()
-            self._ends.clear()
-        pieces, ends = self._items, self._ends
+            self._sources.clear()
+            self._events.clear()
+        pieces, sources, events = self._items, self._sources, self._events
         written = []
         # Scores are single precision: seven digits are all they have.
         for rank, (item_id, source, score, because) in enumerate(chosen, start=1):
             piece = pieces.get(item_id) or self._item(item_id, catalogue)
-            end = ends.get((source, because)) or self._end(source, because, catalogue)
+            end = sources.get(source) if because is None else events.get(because)
+            if end is None:
+                end = self._end(source, because, catalogue)
             number = "null" if score is None or not isfinite(score) else f"{score:.7g}"
             written.append(f'{{"rank":{rank},{piece}{number}{end}')
         head = (
@@ -85,7 +90,10 @@ class Writer:
     def _end(self, source: str, because: str | None, catalogue: Catalogue) -> str:
         reason = reason_of(source) if because is None else told_because(because, catalogue)
         end = f',"source":{_text(source)},"reason":{_text(reason)}}}'
-        self._ends[source, because] = end
+        if because is None:
+            self._sources[source] = end
+        else:
+            self._events[because] = end
         return end
 
 

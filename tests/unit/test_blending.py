@@ -28,8 +28,11 @@ CATALOGUE: dict[str, tuple[str | None, bool]] = {
 }
 
 
-def known(item: str) -> tuple[str | None, bool]:
-    return CATALOGUE.get(item, (None, False))
+def categories(item: str) -> str | None:
+    return CATALOGUE.get(item, (None, False))[0]
+
+
+UNAVAILABLE = frozenset(item for item, (_, available) in CATALOGUE.items() if not available)
 
 
 def proposals(source: str, *items: str) -> list[Proposal]:
@@ -56,7 +59,8 @@ def blended(
         recent=[(str(age), similar(*items)) for age, items in enumerate(recent)],
         defaults=proposals("default", *defaults),
         rest=proposals("catalogue", *rest),
-        known=known,
+        categories=categories,
+        unavailable=UNAVAILABLE,
         seen=seen,
         wanted=Wanted(**{"k": 9, **wanted}),
         rules=rules or Rules(),
@@ -87,7 +91,8 @@ def test_the_rest_is_read_only_as_far_as_the_list_is_short() -> None:
         recent=[],
         defaults=[],
         rest=endless,
-        known=lambda item: (None, True),
+        categories=lambda item: None,
+        unavailable=(),
         seen=(),
         wanted=Wanted(k=2),
         rules=Rules(),
@@ -105,7 +110,8 @@ def test_an_item_keeps_its_score_and_what_it_is_similar_to() -> None:
         recent=[("jug2", [("jug1", 0.5)])],
         defaults=[],
         rest=[],
-        known=known,
+        categories=categories,
+        unavailable=UNAVAILABLE,
         seen=(),
         wanted=Wanted(k=2),
         rules=Rules(),
@@ -141,8 +147,8 @@ def test_an_item_is_said_to_come_from_the_list_that_adds_most_to_its_score(age: 
     recent: list[list[str]] = [[]] * age + [["cup1"]]
     others = [f"other{number}" for number in range(place)]
 
-    assert blended(personal=[*others[1:], "cup1"], recent=recent) == [("cup1", "als")]
-    assert blended(personal=[*others, "cup1"], recent=recent) == [("cup1", f"recent{age}")]
+    assert blended(personal=[*others[1:], "cup1"], recent=recent, seen=others) == [("cup1", "als")]
+    assert blended(personal=[*others, "cup1"], recent=recent, seen=others) == [("cup1", f"recent{age}")]
 
 
 def test_a_boost_lifts_and_sinks_an_item() -> None:
@@ -249,7 +255,8 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
         ],
         "defaults": proposals("default", *draw(LISTS)),
         "rest": proposals("catalogue", *draw(LISTS)),
-        "known": catalogue.__getitem__,
+        "categories": lambda item: catalogue[item][0],
+        "unavailable": {item for item, (_, available) in catalogue.items() if not available},
         "seen": draw(SETS),
         "wanted": Wanted(
             k=draw(st.integers(1, 14)),
@@ -270,7 +277,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
 
 def may_be_shown(item: str, request: dict[str, Any]) -> bool:
     wanted, rules = request["wanted"], request["rules"]
-    joined, available = request["known"](item)
+    joined, available = request["categories"](item), item not in request["unavailable"]
     categories = set((joined or "").split("|")) - {""}
     return (
         item not in request["seen"] | wanted.exclude | rules.block
@@ -281,7 +288,7 @@ def may_be_shown(item: str, request: dict[str, Any]) -> bool:
 
 
 def of_category(category: str, items: set[str], request: dict[str, Any]) -> int:
-    return sum(category in (request["known"](item)[0] or "").split("|") for item in items)
+    return sum(category in (request["categories"](item) or "").split("|") for item in items)
 
 
 @settings(max_examples=200, deadline=None)
@@ -304,7 +311,7 @@ def test_whatever_is_asked_the_list_is_allowed_and_as_long_as_it_can_be(request:
     assert shown[: len(pinned)] == pinned
     if len(shown) < wanted.k:
         for item in allowed - set(shown):
-            categories = (request["known"](item)[0] or "").split("|")
+            categories = (request["categories"](item) or "").split("|")
             assert any(of_category(category, {*shown, item}, request) > most for category in categories if category)
     if wanted.max_per_category is None:
         assert len(shown) == min(wanted.k, len(allowed))

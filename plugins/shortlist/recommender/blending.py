@@ -82,7 +82,8 @@ def blend(
     recent: Sequence[tuple[str, Sequence[tuple[str, float]]]],
     defaults: Sequence[Proposal],
     rest: Iterable[Proposal],
-    known: Callable[[str], tuple[str | None, bool]],
+    categories: Callable[[str], str | None],
+    unavailable: Collection[str],
     seen: Collection[str],
     wanted: Wanted,
     rules: Rules,
@@ -104,7 +105,8 @@ def blend(
             no item twice in one list.
         defaults: For everybody, best first.
         rest: Read only as far as the list is still short.
-        known: Item → its categories, joined by `|`, and whether it is available.
+        categories: Item → its categories, joined by `|`.
+        unavailable: Items that are not available; best a set.
         seen: Items the user took; best a set.
         wanted: Length and filters.
         rules: Of the shop.
@@ -115,8 +117,8 @@ def blend(
 
     Example:
         >>> lists = {"personal": [Proposal("a", "als"), Proposal("b", "als")], "recent": [("c", [("b", 0.5)])]}
-        >>> shown = blend(**lists, defaults=[Proposal("d", "default")], rest=(), known=lambda item: (None, True),
-        ...               seen={"a"}, wanted=Wanted(k=2), rules=Rules())
+        >>> shown = blend(**lists, defaults=[Proposal("d", "default")], rest=(), categories=lambda item: None,
+        ...               unavailable=(), seen={"a"}, wanted=Wanted(k=2), rules=Rules())
         >>> [(one.item_id, one.source) for one in shown]
         [('b', 'als'), ('d', 'default')]
     """
@@ -124,18 +126,18 @@ def blend(
         return []
     ranked = personal
     if rules.boost or rules.boost_category or any(similar for _, similar in recent):
-        ranked = _fused(list(personal), recent, rules, known)
+        ranked = _fused(list(personal), recent, rules, categories)
     pinned = [Proposal(item, PINNED) for item in rules.pin]
     taken = seen if isinstance(seen, (set, frozenset, dict)) else frozenset(seen)
-    exclude, block, available_only = wanted.exclude, rules.block, wanted.available_only
+    barred = wanted.exclude | rules.block if wanted.exclude or rules.block else ()
+    missing = unavailable if wanted.available_only else ()
     limits = _Categories(wanted, rules) if _by_category(wanted, rules) else None
     shown: dict[str, Proposal] = {}
     for proposal in chain(pinned, ranked, defaults, rest):
         item = proposal.item_id
-        if item in shown or item in taken or item in exclude or item in block:
+        if item in shown or item in taken or item in missing or item in barred:
             continue
-        category, available = known(item)
-        if (available_only and not available) or (limits is not None and not limits.admit(category)):
+        if limits is not None and not limits.admit(categories(item)):
             continue
         shown[item] = proposal
         if len(shown) == wanted.k:
@@ -147,7 +149,7 @@ def _fused(
     personal: Sequence[Proposal],
     recent: Sequence[tuple[str, Sequence[tuple[str, float]]]],
     rules: Rules,
-    known: Callable[[str], tuple[str | None, bool]],
+    categories: Callable[[str], str | None],
 ) -> Iterator[Proposal]:
     proposals = {proposal.item_id: proposal for proposal in personal}
     scores = {item: 1 / rank for rank, item in enumerate(proposals, RANK_OFFSET + 1)}
@@ -156,7 +158,7 @@ def _fused(
         scores[item] *= rules.boost[item]
     if rules.boost_category:
         for item in scores:
-            for category in categories_of(known(item)[0]):
+            for category in categories_of(categories(item)):
                 if category in rules.boost_category:
                     scores[item] *= rules.boost_category[category]
     # A heap, since only the first few are asked for.
