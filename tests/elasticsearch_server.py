@@ -58,7 +58,6 @@ class Index:
                 properties[name] = {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 256}}}
                 if isinstance(value, bool | int | float):
                     properties[name] = {"type": "boolean" if isinstance(value, bool) else "double"}
-            fits = {"boolean": bool, "double": int | float}.get(properties[name]["type"], str)
             fits = {"boolean": bool, "double": int | float, "long": int}.get(properties[name]["type"], str)
             if not isinstance(value, fits):
                 raise Refused(400, "document_parsing_exception", f"failed to parse field [{name}]")
