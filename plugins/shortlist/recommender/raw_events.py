@@ -72,7 +72,7 @@ class Rules:
         Examples:
             >>> from shortlist.settings import InteractionSettings, TransformSettings
             >>> rules = Rules(TransformSettings(), InteractionSettings())
-            >>> rules.read({"user_id": "7", "item_id": "022", "time": "2026-01-01T00:00:00Z"}).time
+            >>> rules.read({"user_id": "7", "item_id": "022", "time": "2026-01-01T00:00:00Z", "weight": 2}).time
             1767225600000000
             >>> rules.read({"user_id": "7", "item_id": "", "time": "2026-01-01"})
             'missing_item'
