@@ -42,7 +42,6 @@ def searching(shop: Shop, elastic: ElasticsearchServer) -> Iterator[RunningServi
     with RunningService(
         shop.folder, database_url=shop.database.url, settings=SETTINGS, ELASTICSEARCH_URL=elastic.url
     ) as running:
-        wait_until(lambda: "7 items" in part(running)[1] or "8 items" in part(running)[1])
         wait_until(lambda: "8 items" in part(running)[1])
         yield running
 
