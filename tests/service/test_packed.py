@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.catalogue import Catalogue
+from service.lists import PERSONAL, Lists, Pointer
 from service.packed import PackedLists, TooLargeError
+from shortlist.settings import ServiceSettings
 from tests.running_service import RunningService, wait_until
 from tests.shop_for_service import SETTINGS, publish_personal
 
@@ -109,3 +115,29 @@ def test_a_publication_and_a_forgotten_user_show_at_once_and_lists_are_read_agai
     answer = service.get("/v1/recommendations/bob")
     assert (answer["known"], [item["item_id"] for item in answer["items"]]) == (False, ["mug", "tea", "pot"])
     assert in_memory(service) == 1
+
+
+def test_a_user_who_is_forgotten_while_lists_are_read_is_in_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def read_slowly(packed: PackedLists, *_: object) -> None:
+        for user in ("ann", "bob"):
+            packed.add_list(user, ["pot"], [0.5], ["als"])
+        await forgotten.wait()
+
+    async def forget_meanwhile() -> Lists:
+        lists = Lists(Mock(), Mock(), Mock(), Mock(read=lambda: (Catalogue(), (), None)), ServiceSettings())
+        lists.world = replace(lists.world, served={PERSONAL: Pointer(1, None, "run", 2, "week")})
+        reading = asyncio.create_task(lists._pack())
+        await asyncio.sleep(0)
+        lists.forget("bob")
+        forgotten.set()
+        await reading
+        return lists
+
+    forgotten = asyncio.Event()
+    monkeypatch.setattr(PackedLists, "read", read_slowly)
+    lists = asyncio.run(forget_meanwhile())
+
+    ann, bob = lists.remembered("ann", None), lists.remembered("bob", None)
+    assert ann is not None
+    assert bob is not None
+    assert (ann.known, bob.known) == (True, False)
