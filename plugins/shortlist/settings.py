@@ -22,6 +22,9 @@ PROJECT_ROOT = Path(os.environ.get("SHORTLIST_PROJECT") or Path(__file__).resolv
 
 _STRICT = ConfigDict(extra="forbid")
 
+# Stands for the number of a page in `[catalogue.crawl].start_url`.
+PAGE_NUMBER = "{page}"
+
 
 @dataclass(frozen=True, config=_STRICT)
 class ColumnSettings:
@@ -88,10 +91,12 @@ class CrawlSettings:
     Selectors are CSS with `::text` and `::attr(…)`, or XPath after `xpath:`; with JSON they are JMESPath.
 
     Attributes:
-        start_url: The first page. `None`: there is no such site. No page of another host is ever asked for.
+        start_url: The first page. `None`: there is no such site. No page of another host is ever asked for. With
+            `{page}` in it, pages are numbered from 1; the last one is the one before the first that has no items, has
+            gone (404), or shows what the first or the one before it did.
         format: What the pages are.
         item: Selects the items of a page.
-        next: Selects the links to further pages, one or many. `None`: there is one page.
+        next: Selects the links to further pages, one or many. `None`: there is one page, or pages are numbered.
         total: Selects the number of items that the site says it has; a crawl that finds fewer fails.
         encoding: Of the pages, where they do not say so or lie.
         currency: Of prices that name none, three letters.
@@ -155,7 +160,15 @@ class CrawlSettings:
             raise ValueError(f"start_url = {self.start_url!r} must begin with http:// or https:// and name a host")
         if url.username is not None or url.password is not None:
             raise ValueError("start_url holds a user or password, which would show in logs: leave them out")
+        if self.start_url.count(PAGE_NUMBER) > 1 or PAGE_NUMBER in url.netloc:
+            raise ValueError(f"start_url has {PAGE_NUMBER} once, behind the host, or not at all")
+        if PAGE_NUMBER in self.start_url and self.next is not None:
+            raise ValueError(f"next finds links, {PAGE_NUMBER} in start_url counts pages: leave one of them out")
         return self
+
+    def page_url(self, number: int) -> str:
+        """Return the address of a page, from 1; where pages are not numbered, that of the first."""
+        return (self.start_url or "").replace(PAGE_NUMBER, str(number))
 
 
 @dataclass(frozen=True, config=_STRICT)

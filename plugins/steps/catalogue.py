@@ -85,9 +85,8 @@ def _fingerprint(crawl: CrawlSettings) -> str:
 
 
 def _complete(new: Pages, crawl: CrawlSettings) -> list[Page]:
-    assert crawl.start_url
     pages = []
-    for url, page in new.walk(plain_url(crawl.start_url)):
+    for url, page in new.walk(plain_url(crawl.page_url(1))):
         if page is None:
             raise CrawlError(f"{url} was not read, though nothing went wrong: see the lines above, then retry")
         pages.append(page)

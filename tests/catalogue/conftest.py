@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,11 +32,8 @@ def settings_for(tmp_path: Path) -> Callable[..., Settings]:
 
     def build(start_url: str | None, **more: Any) -> Settings:
         fields = CrawlFieldSettings(category=".category::text", price=".price::text", available=".stock::text")
-        crawl = CrawlSettings(
-            start_url=start_url, next="a[rel=next]::attr(href)", fields=fields, delay_seconds=0, backoff_seconds=0.01
-        )
-        return Settings(
-            catalogue=CatalogueSettings(crawl=replace(crawl, **more)), paths=PathSettings(jobs=str(tmp_path / "jobs"))
-        )
+        options = {"next": "a[rel=next]::attr(href)", "fields": fields, "delay_seconds": 0, "backoff_seconds": 0.01}
+        crawl = CrawlSettings(**{"start_url": start_url, **options, **more})
+        return Settings(catalogue=CatalogueSettings(crawl=crawl), paths=PathSettings(jobs=str(tmp_path / "jobs")))
 
     return build

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class MisbehavingSite:
         validators: Whether it knows ETag and answers 304.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
+        """Listen; with a file of a key and its certificate by HTTPS."""
         self.pages: dict[str, Answer] = {}
         self.instead: dict[str, deque[Answer]] = defaultdict(deque)
         self.before: Callable[[str], None] = lambda _: None
@@ -88,7 +91,11 @@ class MisbehavingSite:
                 """A client that was killed does not read its answer."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{self._server.server_port}/"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def __enter__(self) -> Self:
         Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()

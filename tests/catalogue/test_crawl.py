@@ -25,14 +25,13 @@ from shortlist.errors import CrawlError, NothingToDoError, SettingsError
 from shortlist.settings import CrawlFieldSettings, InteractionSettings
 from steps import catalogue
 from steps.catalogue import scrape_catalogue
-from tests.catalogue.misbehaving_site import Answer, html, line
+from tests.catalogue.misbehaving_site import Answer, MisbehavingSite, html, line
 from tests.running_service import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from shortlist.settings import Settings
-    from tests.catalogue.misbehaving_site import MisbehavingSite
 
     SettingsFor = Callable[..., Settings]
 
@@ -175,6 +174,83 @@ def test_json_is_read_by_jmespath(site: MisbehavingSite, settings_for: SettingsF
             "scraped_at": None,
         },
     ]
+
+
+def test_a_price_in_json_is_taken_as_it_is_written(site: MisbehavingSite, settings_for: SettingsFor) -> None:
+    """Read as a binary fraction first, this one would be 1e-05, which is no price."""
+    site.pages["/"] = Answer(b'[{"id": "71053", "name": "Bead", "price": 0.00001}]', kind="application/json")
+    fields = CrawlFieldSettings(item_id="id", title="name", price="price")
+
+    result = scrape(settings_for(site.url, format="json", item="[]", next=None, currency="EUR", fields=fields))
+
+    assert [(row["price"], row["currency"]) for row in rows(result)] == [(0.00001, "EUR")]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [html([]), Answer(b"nothing here", 404), html([line(4)]), html([line(0), line(1)])],
+    ids=["empty", "gone", "the last again", "the first again"],
+)
+def test_numbered_pages_are_read_until_one_shows_nothing_new(
+    site: MisbehavingSite, settings_for: SettingsFor, end: Answer
+) -> None:
+    numbers = ([0, 1], [2, 3], [4])
+    site.pages = {f"/all/{page}": html([line(number) for number in shown]) for page, shown in enumerate(numbers, 1)}
+    site.pages["/all/4"] = end
+    site.validators = True
+    settings = settings_for(f"{site.url}all/{{page}}", next=None, concurrent=4)
+
+    first, second = (scrape(settings, run_key) for run_key in ("first", "second"))
+
+    assert site.paths() == [f"/all/{page}" for page in (1, 2, 3, 4)] * 2
+    assert sorted(titles(second)) == [f"{10000 + number}" for number in range(5)]
+    assert (first["rejected"], second["rejected"]) == ({}, {})
+    assert second["unchanged_pages"] >= 3
+
+
+def test_numbered_pages_that_were_read_are_not_asked_for_again(
+    site: MisbehavingSite, settings_for: SettingsFor
+) -> None:
+    site.pages = {f"/?page={page}": html([line(page)]) for page in (1, 2, 3)} | {"/?page=4": html([])}
+    site.pages["/?page=3"] = Answer(b"", 503)
+    settings = settings_for(f"{site.url}?page={{page}}", next=None, retries=0)
+    assert "page=3 answers 503" in failure(settings)
+    site.pages["/?page=3"] = html([line(3)])
+
+    assert sorted(titles(scrape(settings))) == ["10001", "10002", "10003"]
+    assert site.paths() == [f"/?page={page}" for page in (1, 2, 3, 3, 4)]
+
+
+def test_a_first_numbered_page_that_is_missing_says_so(site: MisbehavingSite, settings_for: SettingsFor) -> None:
+    assert "there is no such page" in failure(settings_for(f"{site.url}{{page}}", next=None))
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A key, and the certificate of a site at 127.0.0.1 that nobody has signed but itself."""
+    file = tmp_path / "site.pem"
+    name = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *name, "-keyout", file, "-out", f"{file}.new"],
+        check=True,
+        capture_output=True,
+    )
+    file.write_text(file.read_text() + Path(f"{file}.new").read_text())
+    return file
+
+
+def test_a_site_is_read_by_https(settings_for: SettingsFor, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with MisbehavingSite(certificate) as site:
+        site.offer(3)
+        assert len(rows(scrape(settings_for(site.url)))) == 3
+
+
+def test_a_site_whose_certificate_nobody_vouches_for_is_not_read(settings_for: SettingsFor, certificate: Path) -> None:
+    with MisbehavingSite(certificate) as site:
+        site.offer(3)
+        assert "certificate verify failed" in failure(settings_for(site.url, retries=0))
+        assert site.asked == []
 
 
 def test_what_robots_txt_forbids_is_never_asked_for(site: MisbehavingSite, settings_for: SettingsFor) -> None:
@@ -860,6 +936,9 @@ def test_a_selector_that_is_none_is_named(settings_for: SettingsFor, more: dict[
         ({"start_url": "file:///etc/passwd"}, "must begin with http:// or https://"),
         ({"start_url": "http://me:word@shop.test/"}, "holds a user or password"),
         ({"in_stock": "("}, "in_stock is no regular expression"),
+        ({"start_url": "http://shop.test/{page}/{page}", "next": None}, "has {page} once"),
+        ({"start_url": "http://{page}.shop.test/", "next": None}, "has {page} once, behind the host"),
+        ({"start_url": "http://shop.test/{page}"}, "leave one of them out"),
         ({"encoding": "latin-99"}, "encoding = 'latin-99' is not known"),
         ({"user_agent": "shop\r\nX: y"}, "String should match pattern"),
     ],

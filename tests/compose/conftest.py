@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from tests.compose.stack import Airflow, Stack
 
 # What runs in the stack, not here.
-collect_ignore = ["dags"]
+collect_ignore = ["dags", "deployed"]
 
 # The first has a stack of its own; the last ends the one of all the others.
 ORDER = (
-    "light", "stack", "containers", "changes", "spark", "tools", "surroundings", "approval", "drift", "survival",
-    "teardown",
+    "light", "stack", "containers", "deploying", "changes", "spark", "tools", "surroundings", "approval", "drift",
+    "survival", "teardown",
 )  # fmt: skip
 
 

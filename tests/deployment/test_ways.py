@@ -94,9 +94,12 @@ def test_compose_runs_what_was_shipped_in_all_services_that_run_dags_or_steps() 
         # The rest is as before.
         assert environment.items() >= plain[name].get("environment", {}).items()
         assert all(volume in services[name]["volumes"] for volume in plain[name]["volumes"])
-    sources = {volume["source"] for volume in services["docker-proxy"]["volumes"]}
+    sources = {volume["source"]: volume for volume in services["docker-proxy"]["volumes"]}
     assert "/srv/x/current/plugins" in sources
     assert str(PROJECT / "plugins") not in sources
+    # A folder that is made here belongs to root, and would be in the way of the first release.
+    made = [volume["bind"].get("create_host_path") for volume in (volume, sources["/srv/x/current/plugins"])]
+    assert made == [None, None]
 
 
 def test_compose_takes_dags_from_git_in_all_services_that_run_dags_or_steps() -> None:

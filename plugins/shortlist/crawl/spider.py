@@ -26,6 +26,7 @@ from scrapy.utils.response import get_base_url
 from shortlist.crawl.extraction import take_apart
 from shortlist.crawl.pages import Page, plain_url
 from shortlist.errors import CrawlError
+from shortlist.settings import PAGE_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -105,14 +106,14 @@ class CatalogueSpider(Spider):
             before: Of the last complete crawl with the same selectors: what may be unchanged.
         """
         super().__init__()
-        assert settings_of_crawl.start_url
         self._crawl = settings_of_crawl
         self._pages = pages
         self._before = before
-        self._start = plain_url(settings_of_crawl.start_url)
+        self._start = plain_url(settings_of_crawl.page_url(1))
         self._site = _site(self._start)
         self._robots: Protego | None = None
-        self._asked: set[str] = set()
+        # By address; of numbered pages, the number.
+        self._asked: dict[str, int] = {}
         self.failure: str | None = None
 
     async def start(self) -> AsyncIterator[Request]:
@@ -197,7 +198,7 @@ class CatalogueSpider(Spider):
     def _count(self, url: str) -> None:
         if len(url) > _LONGEST_URL:
             raise CrawlError(f"a link to a further page is longer than {_LONGEST_URL} characters: {url[:200]}…")
-        self._asked.add(url)
+        self._asked.setdefault(url, len(self._asked) + 1)
         if len(self._asked) > self._crawl.max_pages:
             raise CrawlError(
                 f"the site at {self._start} has more than [catalogue.crawl].max_pages = {self._crawl.max_pages} pages,"
@@ -209,6 +210,9 @@ class CatalogueSpider(Spider):
         if response.status == HTTPStatus.NOT_MODIFIED and (before := self._before.get(url)):
             logger.info("page %d: unchanged, %d items: %s", self._number(), len(before.items), url)
             return Page(**{**vars(before), "unchanged": True})
+        if response.status in _GONE and self._is_numbered and url != self._start:
+            logger.info("no page %d: %s", self._number(), url)
+            return Page(url=url, base=url, items=[])
         if response.status != HTTPStatus.OK:
             raise CrawlError(self._refusal(response))
         if not isinstance(response, TextResponse):
@@ -224,6 +228,9 @@ class CatalogueSpider(Spider):
             items, links, total = take_apart(text, self._crawl)
         except CrawlError as error:
             raise CrawlError(f"{url}: {error}") from None
+        if self._is_numbered:
+            items = self._not_seen(url, items)
+            links = [self._crawl.page_url(self._asked[url] + 1)] if items else []
         page = Page(
             url=url,
             base=get_base_url(response),
@@ -235,6 +242,17 @@ class CatalogueSpider(Spider):
         )
         logger.info("page %d: %d items: %s", self._number(), len(items), url)
         return page
+
+    @property
+    def _is_numbered(self) -> bool:
+        return PAGE_NUMBER in (self._crawl.start_url or "")
+
+    def _not_seen(self, url: str, items: list[dict[str, list[str]]]) -> list[dict[str, list[str]]]:
+        """Return none where a page shows what the first or the one before did, as sites do where there are no more."""
+        number = self._asked[url]
+        others = {1, number - 1} - {0, number}
+        shown = [self._pages.get(plain_url(self._crawl.page_url(other))) for other in others]
+        return [] if any(page and page.items == items for page in shown) else items
 
     def _number(self) -> int:
         """How many pages are known of: the number of this one, where each links to the next."""
