@@ -3,11 +3,11 @@ FROM apache/airflow:3.3.2-python3.13 AS airflow
 
 USER root
 # OpenBLAS is for Spark's own linear algebra; NumPy brings its own. git and ssh fetch DAGs from Git, where that is switched
-# on, into a volume that gets its rights from the folder here.
+# on. Volumes get their rights from the folders here.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends default-jre-headless git libopenblas0-pthread openssh-client \
     && rm -rf /var/lib/apt/lists/* \
-    && install -d -o airflow -g 0 -m 775 /opt/airflow/bundles
+    && install -d -o airflow -g 0 -m 775 /opt/airflow/bundles /opt/airflow/jobs-data
 ENV JAVA_HOME=/usr/lib/jvm/default-java \
     PYTHONPATH=/opt/airflow/plugins \
     SPARK_CONF_DIR=/opt/airflow/config/spark

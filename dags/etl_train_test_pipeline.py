@@ -47,7 +47,7 @@ SETTINGS = load_settings()
             None,
             type=["null", "string"],
             pattern="^[0-9a-f]{40}$",
-            description="Version of the data set, if it has one",
+            description="Version of the data set that the input is, if it has one",
         ),
     },
 )

@@ -55,7 +55,6 @@ def interactions_transform() -> None:
     triggered = trigger_and_wait(
         "trigger_model_dag",
         "model_trigger_dag",
-        dataset_commit="(ti.xcom_pull('load_processed') or {}).get('commit')",
         trigger_rule="none_failed",
         on_success_callback=NOTIFY_SUCCESS,
     )

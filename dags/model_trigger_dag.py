@@ -2,13 +2,12 @@
 # Train a model if the data set has changed
 
 Compares, in a container, the version of the data set that the champion was trained on with the one there is now. If
-they differ, `etl_train_test_pipeline` is started, and waited for. While the variable `dev_skip_trigger` is `true`, it
-is started without a comparison; while `dev_skip_model` is, it is never started. A run that finds another one active is
-skipped.
+they differ, `etl_train_test_pipeline` is started on the newest one, and waited for. While the variable
+`dev_skip_trigger` is `true`, it is started without a comparison, on its usual input; while `dev_skip_model` is, it is
+never started. A run that finds another one active is skipped.
 
-Started by `interactions_transform`, by hand or by REST; the form asks for `dataset_commit`, which is only told to the
-training where the comparison was left out. Needs the profile `containers`, and is switched off until somebody switches
-it on.
+Started by `interactions_transform`, by hand or by REST. Needs the profile `containers`, and is switched off until
+somebody switches it on.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import Param, dag
+from airflow.sdk import dag
 
 from dag_support.approval import patience
 from dag_support.containers import DATASETS, job_task, said_by
@@ -28,6 +27,9 @@ from shortlist.settings import load_settings
 from steps.containers import END, MISMATCH, TRAIN, check_mismatch
 
 SETTINGS = load_settings()
+
+# What a training is told of what it trains on.
+DATA_SET = ("dataset_commit", "input_path")
 
 
 @dag(
@@ -41,9 +43,6 @@ SETTINGS = load_settings()
     on_failure_callback=NOTIFY_RUN_FAILURE,
     doc_md=__doc__,
     tags=["containers", "train"],
-    params={
-        "dataset_commit": Param(None, type=["null", "string"], pattern="^[0-9a-f]{40}$", description="Of the data set")
-    },
 )
 def model_trigger_dag() -> None:
     active = short_circuit_task(check_dag_active)()
@@ -64,7 +63,7 @@ def model_trigger_dag() -> None:
     trained = trigger_and_wait(
         TRAIN,
         "etl_train_test_pipeline",
-        dataset_commit="ti.xcom_pull('check_mismatch', key='decision')['dataset_commit'] or params.dataset_commit",
+        conf={name: f"ti.xcom_pull('check_mismatch', key='decision')['{name}']" for name in DATA_SET},
         on_success_callback=NOTIFY_SUCCESS,
     )
     active >> compared >> decided >> [trained, EmptyOperator(task_id=END)]

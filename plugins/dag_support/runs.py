@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import get_current_context
@@ -11,6 +11,9 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import DagRunResult, GetDagRun
 
 from steps.containers import goes_first
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _ENDED: Final = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _POLL_SECONDS = 10
@@ -36,7 +39,13 @@ def check_dag_active() -> bool:
     return goes_first(ti.run_id, active)
 
 
-def trigger_and_wait(task_id: str, dag_id: str, *, dataset_commit: str, **options: Any) -> TriggerDagRunOperator:  # noqa: ANN401
+def trigger_and_wait(
+    task_id: str,
+    dag_id: str,
+    *,
+    conf: Mapping[str, str] | None = None,
+    **options: Any,  # noqa: ANN401
+) -> TriggerDagRunOperator:
     """Return a task that starts a run of another DAG and waits for its end, without holding a worker slot.
 
     A further attempt starts the same run anew, not a second one. A DAG that is switched off fails the task at once: its
@@ -45,9 +54,10 @@ def trigger_and_wait(task_id: str, dag_id: str, *, dataset_commit: str, **option
     Args:
         task_id: Of the task.
         dag_id: The other DAG.
-        dataset_commit: Jinja expression of the version of the data set, for the other's `conf`.
+        conf: Of the other run: Jinja expressions by name. One that gives nothing leaves its name out.
         options: Of the operator.
     """
+    given = ", ".join(f"('{name}', {expression})" for name, expression in (conf or {}).items())
     return TriggerDagRunOperator(
         task_id=task_id,
         trigger_dag_id=dag_id,
@@ -55,7 +65,7 @@ def trigger_and_wait(task_id: str, dag_id: str, *, dataset_commit: str, **option
         reset_dag_run=True,
         logical_date=None,
         # As JSON: of a dictionary's values, templates would make texts.
-        conf=f"{{{{ {{'dataset_commit': ({dataset_commit}) or none}} | tojson }}}}",  # type: ignore[arg-type]
+        conf=f"{{{{ dict([{given}] | selectattr(1)) | tojson }}}}",  # type: ignore[arg-type]
         wait_for_completion=True,
         deferrable=True,
         fail_when_dag_is_paused=True,

@@ -90,7 +90,8 @@ def check_mismatch(*, result: object, said: str, skip_trigger: str, skip_model: 
         skip_model: The variable `dev_skip_model`: do not train, whatever else holds.
 
     Returns:
-        `train`, `reason`, and the `dataset_commit` to train on, `None` if it is not known.
+        `train`, `reason`, and the `dataset_commit` to train on with the `input_path` of its files, each `None` if it
+        is not known.
     """
     compared = _fields(result)
     if is_yes(skip_model):
@@ -104,7 +105,9 @@ def check_mismatch(*, result: object, said: str, skip_trigger: str, skip_model: 
     else:
         train, reason = False, str(compared.get("reason") or "the container found no mismatch")
     logger.info("%s: %s", "training" if train else "no training", reason)
-    return {"train": train, "reason": reason, "dataset_commit": compared.get("dataset_commit") or None}
+    return {"train": train, "reason": reason} | {
+        name: compared.get(name) or None for name in ("dataset_commit", "input_path")
+    }
 
 
 def _fields(result: object) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from shortlist.errors import ModelVersionError, NothingToDoError, ObjectStorageError
@@ -11,8 +14,6 @@ from shortlist.stores.objects import open_folder
 from shortlist.stores.workspaces import workspace
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from shortlist.settings import Settings
     from shortlist.stores.objects import Folder
 
@@ -25,6 +26,9 @@ VIZ: Final = "viz"
 MISMATCH: Final = "File counts differ between the dataset commit and master"
 
 _FILES: Final = "files"
+
+_CHECKOUTS: Final = "datasets/checkouts"
+_MOST_CHECKOUTS: Final = 2
 
 
 def load_processed(*, settings: Settings, run_key: str) -> dict[str, Any]:
@@ -53,15 +57,19 @@ def load_viz(*, settings: Settings, run_key: str) -> dict[str, Any]:
 def compare_with_champion(*, settings: Settings) -> dict[str, Any]:
     """Compare the data set that the champion was trained on with the newest one, by the numbers of files.
 
+    Where they differ, the newest one's files are fetched for the training. They stay until two newer ones are there.
+
     Args:
         settings: `[datasets]`; the champion is the one of the recommender.
 
     Returns:
-        `mismatch`, whether to train; `reason`, one sentence; `dataset_commit`, the newest; `champion_commit` or None.
+        `mismatch`, whether to train; `reason`, one sentence; `dataset_commit`, the newest; `champion_commit` or None;
+        `input_path`, the folder to train on, or None where the repository has no data set `processed`.
 
     Raises:
         NothingToDoError: If there is no version of the data yet.
-        DatasetError: If the repository is away or refuses.
+        DatasetError: If the repository is away or refuses, or its data is not in the storage.
+        ObjectStorageError: If the data's storage is away or refuses.
         ModelVersionError: If the pointer to the champion is damaged.
     """
     if dataset_repository.is_missing(settings):
@@ -74,19 +82,42 @@ def compare_with_champion(*, settings: Settings) -> dict[str, Any]:
         if newest is None:
             raise NothingToDoError(f"no version in {repository.url}: interactions_transform makes the first one")
         known = _champion_commit(settings)
-        result = {"mismatch": True, "reason": "", "dataset_commit": newest, "champion_commit": known.commit}
         before = repository.file_counts(known.commit) if known.commit else None
         now = repository.file_counts(newest) or {}
-    if known.commit is None:
-        result["reason"] = known.reason
-    elif before is None:
-        result["reason"] = f"the champion's commit {known.commit} is not in {repository.url}"
-    elif before == now:
-        result |= {"mismatch": False, "reason": f"the champion {known.name} knows as many files: {_shown(now)}"}
-    else:
-        result["reason"] = f"{MISMATCH}: {_shown(before)} at {known.commit[:12]}, {_shown(now)} at {newest[:12]}"
-    logger.info("%s", result["reason"])
-    return result
+        mismatch = known.commit is None or before != now
+        if known.commit is None:
+            reason = known.reason
+        elif before is None:
+            reason = f"the champion's commit {known.commit} is not in {repository.url}"
+        elif mismatch:
+            reason = f"{MISMATCH}: {_shown(before)} at {known.commit[:12]}, {_shown(now)} at {newest[:12]}"
+        else:
+            reason = f"the champion {known.name} knows as many files: {_shown(now)}"
+        logger.info("%s", reason)
+        fetched = _fetch_for_training(repository, newest, settings) if mismatch and PROCESSED in now else None
+    return {
+        "mismatch": mismatch,
+        "reason": reason,
+        "dataset_commit": newest,
+        "champion_commit": known.commit,
+        "input_path": fetched,
+    }
+
+
+def _fetch_for_training(repository: dataset_repository.Repository, commit: str, settings: Settings) -> str:
+    """Bring the processed files of a commit to a folder of their own: complete, or not there."""
+    folder = Path(settings.paths.jobs, _CHECKOUTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / commit
+    if not place.exists():
+        fetched = repository.checkout(commit, PROCESSED)
+        os.sync()  # a folder of this name is complete, also after a power failure
+        fetched.rename(place)
+    os.utime(place)
+    for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-_MOST_CHECKOUTS]:
+        shutil.rmtree(old)
+    logger.info("%s files to train on in %s", f"{len(list(place.iterdir())):,}", place)
+    return str(place)
 
 
 class _Known:

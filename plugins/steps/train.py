@@ -31,7 +31,7 @@ def train_recommender(
         spark: Session owned by the caller; never stopped here.
         settings: Paths and hyper-parameters.
         version: Name of the new version; an earlier attempt of the same name is replaced.
-        dataset_commit: Of the data set that the run was started for, kept in the manifest. Empty counts as none.
+        dataset_commit: Of the data set that the input is, kept in the manifest. Empty counts as none.
 
     Returns:
         The path of the complete version.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-NEWER = "89abcdef0123456789abcdef0123456789abcdef"
+DATA_SET = {"dataset_commit": COMMIT, "input_path": f"/opt/airflow/jobs-data/{COMMIT}"}
 NEW_DATA = "New data was transformed"
 MISMATCH = "File counts differ between the dataset commit and master"
 DATABASE_URL = "postgresql://recs:s3cr3t-pass@postgres:5432/recs"
@@ -30,7 +30,7 @@ FAILS = 1
 GIVEN = {
     "run_transform": {"new_data": True, "rows": 10},
     "load_processed": {"commit": COMMIT, "files": 2, "changed": True},
-    "run_model_trigger": {"mismatch": True, "reason": "2 files more", "dataset_commit": COMMIT},
+    "run_model_trigger": {"mismatch": True, "reason": "2 files more", **DATA_SET},
 }
 
 INTERACTIONS = {"dag": "interactions_transform"}
@@ -57,7 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
     "no mismatch": MODEL | {"run_model_trigger": {"mismatch": False, "reason": "same files", "dataset_commit": COMMIT}},
     "no repository": MODEL | {"run_model_trigger": NOTHING},
     "bad comparison": MODEL | {"run_model_trigger": FAILS},
-    "skip trigger": MODEL | {"variables": {"dev_skip_trigger": "1"}, "conf": {"dataset_commit": NEWER}},
+    "skip trigger": MODEL | {"variables": {"dev_skip_trigger": "1"}},
     "skip model": MODEL | {"variables": {"dev_skip_model": "True"}},
     "skip both": MODEL | {"variables": {"dev_skip_model": "yes", "dev_skip_trigger": "yes"}},
     "skip neither": MODEL | {"variables": {"dev_skip_model": "false", "dev_skip_trigger": "0"}},
@@ -172,17 +172,13 @@ def test_events_are_kept_and_a_model_is_asked_for_only_if_they_are_new(
     assert reason in ran["output"]
 
 
-def test_the_model_is_asked_for_with_the_version_that_was_kept(ran: Any) -> None:
+def test_the_model_is_asked_for_once_a_run(ran: Any) -> None:
     case = ran["cases"]["new data"]
     assert case["asked"] == {
         "dag_id": "model_trigger_dag",
         "run_id": f"interactions_transform__{case['run_id']}",
-        "conf": {"dataset_commit": COMMIT},
+        "conf": {},
     }
-
-
-def test_in_development_there_is_no_version_to_tell(ran: Any) -> None:
-    assert ran["cases"]["development"]["asked"]["conf"] == {"dataset_commit": None}
 
 
 TRAINED = {
@@ -226,15 +222,13 @@ def test_while_another_run_is_active_no_model_is_compared(ran: Any) -> None:
     assert states(ran, "other model before") == TRAINED | NEITHER
 
 
-@pytest.mark.parametrize(
-    ("case", "commit"), [("mismatch", COMMIT), ("mismatch by phrase", None), ("skip trigger", NEWER)]
-)
-def test_the_training_is_told_the_version_of_the_data_set(ran: Any, case: str, commit: str | None) -> None:
+@pytest.mark.parametrize(("case", "conf"), [("mismatch", DATA_SET), ("mismatch by phrase", {}), ("skip trigger", {})])
+def test_the_training_is_told_which_data_set_to_train_on(ran: Any, case: str, conf: dict[str, str]) -> None:
     found = ran["cases"][case]
     assert found["asked"] == {
         "dag_id": "etl_train_test_pipeline",
         "run_id": f"model_trigger_dag__{found['run_id']}",
-        "conf": {"dataset_commit": commit},
+        "conf": conf,
     }
 
 

@@ -9,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,8 +26,6 @@ from tests.datasets.git_server import GitServer
 from tests.datasets.interrupted import run_killed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from shortlist.settings import Settings
     from tests.datasets.conftest import S3
 
@@ -362,7 +361,7 @@ def champion(settings: Settings, **manifest: Any) -> None:
 
 
 def test_a_champion_of_another_number_of_files_is_a_mismatch(
-    s3: S3, settings: Settings, caplog: pytest.LogCaptureFixture
+    s3: S3, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     transform(s3, settings, "a")
@@ -377,7 +376,9 @@ def test_a_champion_of_another_number_of_files_is_a_mismatch(
         "reason": "the champion version_1 knows as many files: processed 1, viz 3",
         "dataset_commit": known,
         "champion_commit": known,
+        "input_path": None,
     }
+    assert not (tmp_path / "jobs" / "datasets" / "checkouts").exists()
     assert "File counts differ" not in caplog.text
 
     transform(s3, settings, "b", "c")
@@ -390,8 +391,40 @@ def test_a_champion_of_another_number_of_files_is_a_mismatch(
         f"processed 1, viz 3 at {known[:12]}, processed 3, viz 3 at {newest[:12]}",
         "dataset_commit": newest,
         "champion_commit": known,
+        "input_path": str(tmp_path / "jobs" / "datasets" / "checkouts" / newest),
     }
+    parts = s3.all(prefix="processed/part-")
+    assert {path.name: path.read_bytes() for path in Path(other["input_path"]).iterdir()} == {
+        key.removeprefix("processed/"): content for key, content in parts.items()
+    }
+    assert len(parts) == 3
     assert "File counts differ between the dataset commit and master" in caplog.text
+
+
+def test_the_files_to_train_on_are_fetched_once_and_two_versions_of_them_stay(s3: S3, settings: Settings) -> None:
+    folder = Path(settings.paths.jobs, "datasets", "checkouts")
+    fetched = []
+    for key in "abc":
+        transform(s3, settings, key)
+        load_processed(settings=settings, run_key=key)
+        fetched.append(Path(compare_with_champion(settings=settings)["input_path"]))
+        before = fetched[-1].stat().st_ino
+        assert compare_with_champion(settings=settings)["input_path"] == str(fetched[-1])
+        assert fetched[-1].stat().st_ino == before
+    assert sorted(folder.iterdir()) == sorted(fetched[1:])
+    assert [len(list(path.iterdir())) for path in fetched[1:]] == [2, 3]
+
+
+def test_data_that_the_storage_has_lost_is_no_data_to_train_on(s3: S3, settings: Settings) -> None:
+    transform(s3, settings, "a")
+    load_processed(settings=settings, run_key="r1")
+    for key in s3.all(prefix="versions/"):
+        s3.client.delete_object(Bucket="data", Key=key)
+
+    with pytest.raises(DatasetError, match="dvc pull failed for the repository"):
+        compare_with_champion(settings=settings)
+
+    assert list(Path(settings.paths.jobs, "datasets", "checkouts").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -413,6 +446,7 @@ def test_a_champion_of_an_unknown_commit_is_a_mismatch(
         "reason": "there is no champion yet",
         "dataset_commit": newest,
         "champion_commit": None,
+        "input_path": f"{settings.paths.jobs}/datasets/checkouts/{newest}",
     }
     champion(settings, dataset_commit=commit)
     result = compare_with_champion(settings=settings)

@@ -55,7 +55,7 @@ def test_only_new_data_goes_on(result: object, said: str, goes_on: bool) -> None
 @pytest.mark.parametrize(
     ("result", "said", "train"),
     [
-        ({"mismatch": True, "dataset_commit": "abc"}, "", True),
+        ({"mismatch": True, "dataset_commit": "abc", "input_path": None}, "", True),
         ({"mismatch": False, "dataset_commit": "abc"}, MISMATCH, True),
         ({"mismatch": False, "dataset_commit": "abc"}, "", False),
         ({"mismatch": "yes", "dataset_commit": "abc"}, "", False),
@@ -69,7 +69,12 @@ def test_only_a_mismatch_trains(result: object, said: str, train: bool) -> None:
 @pytest.mark.parametrize("result", [None, [], "mismatch", 7, {}])
 def test_no_comparison_no_training_and_no_version(result: object) -> None:
     decision = check_mismatch(result=result, said="", skip_trigger="", skip_model="")
-    assert decision == {"train": False, "reason": "the container found no mismatch", "dataset_commit": None}
+    assert decision == {
+        "train": False,
+        "reason": "the container found no mismatch",
+        "dataset_commit": None,
+        "input_path": None,
+    }
 
 
 def test_a_variable_that_is_named_hides_its_whole_value_and_the_password_in_it(monkeypatch: pytest.MonkeyPatch) -> None:

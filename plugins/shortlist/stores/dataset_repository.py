@@ -160,8 +160,7 @@ class Repository:
             DatasetError: If the repository or the data's storage is away or refuses, or others push all the time.
             ObjectStorageError: If the data's storage is away or refuses.
         """
-        remote = open_folder(self._settings.datasets.remote, timeout_seconds=self._settings.transform.timeout_seconds)
-        remote.objects(most=1)  # says better than DVC what is wrong
+        self._check_storage()
         for attempt in range(1, _ATTEMPTS + 1):
             head = self.fetch()
             self._start_at(head)
@@ -178,6 +177,30 @@ class Repository:
             if attempt < _ATTEMPTS:
                 time.sleep(random.uniform(0, 0.2 * attempt))  # noqa: S311 - so that two do not meet again
         raise DatasetError(f"{self._name()}: others pushed first, {_ATTEMPTS} times. Run this again")
+
+    def checkout(self, commit: str, name: str) -> Path:
+        """Fetch the files of a folder as they are in a commit.
+
+        Args:
+            commit: One that was fetched.
+            name: Of the folder.
+
+        Returns:
+            The folder, in the clone.
+
+        Raises:
+            DatasetError: If the repository refuses, or the storage lacks some of the data.
+            ObjectStorageError: If the data's storage is away or refuses.
+        """
+        self._check_storage()
+        self._start_at(commit)
+        self._dvc("pull", "--remote", _REMOTE, f"{name}.dvc")
+        return self._clone / name
+
+    def _check_storage(self) -> None:
+        """Say better than DVC what is wrong with it."""
+        remote = open_folder(self._settings.datasets.remote, timeout_seconds=self._settings.transform.timeout_seconds)
+        remote.objects(most=1)
 
     def _start_at(self, head: str | None) -> None:
         if head:
