@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 
 from airflow.sdk import dag
+from docker.types import Mount
 from steps.said import say, say_in_spark  # type: ignore[import-not-found]  # beside it where it is shipped to
 
 from dag_support.containers import JobOperator, project
 from dag_support.defaults import DAG_DEFAULT_ARGS, START_DATE
 from dag_support.tasks import spark_task, step_task
 
+PLUGINS = "/opt/airflow/plugins"
 SCRIPT = """
 import json
 try:
@@ -30,6 +32,7 @@ def code_probe() -> None:
         image=os.environ.get("JOBS_IMAGE") or f"{project()}-jobs",
         command=["python", "-c", SCRIPT],
         network="jobs",
+        mounts=[Mount(PLUGINS, PLUGINS, type="bind", read_only=True)],
     )
 
 
