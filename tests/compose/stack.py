@@ -90,14 +90,15 @@ class Stack:
     def up(self, *words: str) -> None:
         self.compose("up", "--build", "--detach", "--wait", "--wait-timeout", "400", "--quiet-pull", *words)
 
-    def wait_until_healthy(self) -> None:
+    def wait_until_healthy(self, seconds: float = 300) -> None:
         """Wait for containers that were started one by one, which sets nothing up again as `up` does."""
 
         def healthy() -> bool:
-            states = [container["State"] for name, container in self.inspect().items() if name not in ONCE]
+            stay = [each for each in self.inspect().values() if each["HostConfig"]["RestartPolicy"]["Name"] != "no"]
+            states = [container["State"] for container in stay]
             return all(state["Running"] and state["Health"]["Status"] == "healthy" for state in states)
 
-        wait_for(healthy, "every service to be healthy", 300)
+        wait_for(healthy, "every service to be healthy", seconds)
 
     def remove(self) -> None:
         """Take the stack down with all it kept, and its images."""

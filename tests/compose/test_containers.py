@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from tests.compose.stack import ONCE as STACK_ONCE
 from tests.compose.stack import PROJECT, Airflow, Stack, found_in, wait_for
 
 if TYPE_CHECKING:
@@ -575,7 +574,7 @@ def test_a_job_runs_again_after_a_restart_of_the_engine(jobs: Jobs) -> None:
 
     restart_engine()
 
-    wait_for(lambda: healthy(jobs.stack), "every service to be healthy again", 400)
+    jobs.stack.wait_until_healthy(seconds=400)
     assert jobs.airflow.wait("container_probe", run_id) == "success"
     assert jobs.airflow.tasks("container_probe", run_id)[0]["try_number"] >= 2
     assert jobs.stack.sql("SELECT 1") == [["1"]]
@@ -591,11 +590,6 @@ def restart_engine() -> None:
     with log.open("ab") as output:
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     wait_for(lambda: not subprocess.run(["docker", "info"], capture_output=True, check=False).returncode, "it", 120)
-
-
-def healthy(stack: Stack) -> bool:
-    states = [container["State"] for name, container in stack.inspect().items() if name not in {*STACK_ONCE, *ONCE}]
-    return all(state["Running"] and state["Health"]["Status"] == "healthy" for state in states)
 
 
 def test_the_services_of_the_search_profile_are_locked_down_as_the_others(jobs: Jobs) -> None:
