@@ -113,7 +113,6 @@ def _fetch_for_training(repository: dataset_repository.Repository, commit: str, 
         fetched = repository.checkout(commit, PROCESSED)
         os.sync()  # a folder of this name is complete, also after a power failure
         fetched.rename(place)
-    os.utime(place)
     for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-_MOST_CHECKOUTS]:
         shutil.rmtree(old)
     logger.info("%s files to train on in %s", f"{len(list(place.iterdir())):,}", place)
