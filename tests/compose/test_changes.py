@@ -17,7 +17,7 @@ def test_a_new_file_is_served_without_a_rebuild(stack: Stack, airflow: Airflow) 
     exported = folder / "default_recs.parquet"
     exported.rename(folder / "exported.parquet")
     try:
-        items = [item for (item,) in stack.sql("SELECT item_id FROM items WHERE available ORDER BY item_id LIMIT 100")]
+        items = [item for (item,) in stack.sql("SELECT item_id FROM default_recs ORDER BY rank DESC")]
         rows = [f"{rank},{item},{1 / rank:.6f}" for rank, item in enumerate(items, start=1)]
         (folder / "default_recs.csv").write_text("\n".join(["rank,item_id,score", *rows]) + "\n")
         run_id = airflow.trigger("load_default_recs")

@@ -184,7 +184,7 @@ def _known_items(dataset: Dataset, rows: str, served: Mapping[str, int]) -> Iter
     items = f"internal.{ITEMS.name}_{generation}"
     yield Rule(
         "known_items",
-        f"an item that {ITEMS.name} does not have",
+        f"an item that the served generation of {ITEMS.name} does not have",
         " UNION ALL ".join(
             f"SELECT DISTINCT {_label(name)} FROM {rows}"
             f" WHERE {name} <> '' AND NOT EXISTS (SELECT FROM {items} AS i WHERE i.{ITEM} = rows.{name})"
