@@ -142,7 +142,8 @@ def test_all_broken_rules_are_named_with_counts_and_examples(stocked: Shop) -> N
         f"generation {generation_id} of default_recs was refused, what is served stays:"
         " ranks_without_gaps: ranks that are not 1, 2, 3, … (1, for example the list);"
         " scores_fall: a score above that of the rank before (1, for example rank=3);"
-        " known_items: an item that the served generation of items does not have (2, for example item_id=98, item_id=99);"
+        " known_items: an item that the served generation of items does not have"
+        " (2, for example item_id=98, item_id=99);"
         " available_items: an item that is not available (1, for example item_id=4)."
         " Mend the data and run the load again."
     )
