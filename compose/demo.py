@@ -72,7 +72,7 @@ class Airflow:
                 answer = self._session.request(method, f"{self._base}/api/v2/{path}", json=body, timeout=60)
                 if answer.status_code < 500 or method == "POST" or attempt == _TRIES - 1:
                     answer.raise_for_status()
-                    return dict(answer.json())
+                    return dict(answer.json()) if answer.content else {}
             time.sleep(5)
         raise requests.ConnectionError(f"{self._base} does not answer")
 

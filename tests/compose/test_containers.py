@@ -112,15 +112,12 @@ class Jobs:
     def variables(self, *names: str) -> Iterator[None]:
         """Set variables in Airflow's UI."""
         for name in names:
-            try:
-                self.airflow.call("POST", "variables", {"key": name, "value": "true"})
-            except requests.HTTPError:  # an earlier test has made it
-                self.airflow.call("PATCH", f"variables/{name}", {"key": name, "value": "true"})
+            self.airflow.call("POST", "variables", {"key": name, "value": "true"})
         try:
             yield
         finally:
             for name in names:
-                self.airflow.call("PATCH", f"variables/{name}", {"key": name, "value": "false"})
+                self.airflow.call("DELETE", f"variables/{name}")
 
 
 @pytest.fixture(scope="module")
